@@ -1,0 +1,1 @@
+"""Blob stores: bytes addressed by their SHA-256."""

@@ -1,0 +1,50 @@
+"""The port of blob stores (`memos.blob_stores`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+
+class BlobStore(Protocol):
+    """Stores bytes under (cube uid, digest). Which cube holds which blob is the record's knowledge, not the store's;
+    the store keeps each cube's blobs apart, so that erasing one cube's never touches another's."""
+
+    async def open(self) -> None:
+        """Prepares the store and drops uploads older than a day."""
+
+    async def close(self) -> None:
+        """Lets go of open files."""
+
+    async def size(self, cube_uid: str, digest: str) -> int | None:
+        """Returns the blob's size, or None when it is absent."""
+
+    async def upload_size(self, cube_uid: str, digest: str) -> int:
+        """Returns how many bytes of an unfinished upload are stored; 0 when there is none."""
+
+    async def append(self, cube_uid: str, digest: str, offset: int, data: bytes) -> None:
+        """Appends to an upload.
+
+        Raises:
+            MipError: INVALID_STREAM when `offset` is not the stored size; STORAGE_FULL when the disk is.
+        """
+
+    async def finish(self, cube_uid: str, digest: str, size: int) -> None:
+        """Verifies size and SHA-256, fsyncs file and folder, and makes the blob visible.
+
+        Raises:
+            MipError: DIGEST_MISMATCH (the upload is dropped); UPLOAD_INCOMPLETE when bytes are missing.
+        """
+
+    def read(self, cube_uid: str, digest: str, offset: int = 0, limit: int = 0) -> AsyncIterator[bytes]:
+        """Yields the bytes in pieces of at most 1 MiB; `limit` 0 means to the end.
+
+        Raises:
+            MipError: BLOB_NOT_FOUND; DATA_CORRUPT when a whole read does not have the digest.
+        """
+
+    async def delete(self, cube_uid: str, digest: str) -> None:
+        """Erases the blob or an upload of it; absent is fine. Durable when it returns."""
+
+    async def drop_cube(self, cube_uid: str) -> None:
+        """Erases all blobs of a cube."""

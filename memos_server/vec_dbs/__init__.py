@@ -1,0 +1,1 @@
+"""Search indexes: structures derived from the record, per cube, that can always be rebuilt from its log."""

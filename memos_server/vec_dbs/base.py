@@ -1,0 +1,262 @@
+"""The port of search indexes (`memos.vec_dbs`).
+
+An index holds, per cube, one entry per memory *version* with the half-open interval of revisions in which it is the
+current one, so the present and every past revision are searched alike. It is derived: dropping it loses nothing.
+Scores depend only on what the caller may see at the searched revision, so an as-of search returns exactly what the
+same search returned when that revision was the present, and a hidden memory leaves no trace in a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPEN = 2**62
+"""The `to_revision` of a version that is current."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexContent:
+    """The searchable content of one or more versions of one memory.
+
+    Attributes:
+        key: Identifies the content within the cube (the 32-byte commitment).
+        terms: The indexed text as analysed: lower-case stems in order, with repeats.
+        facets: Exact-match tokens that filters push down to, such as `tag:work`, without repeats.
+        entities: Names that the text mentions, for the graph channel, without repeats.
+        numbers: Numeric fields that filters compare: `valid_from`, `valid_until` (seconds since the epoch), `confidence`.
+        vector: float32 array of shape (dimension,), L2-normalised; None when the memory has no embedding.
+    """
+
+    key: bytes
+    terms: Sequence[str]
+    facets: Sequence[str] = ()
+    entities: Sequence[str] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexVersion:
+    """One version of a memory.
+
+    Attributes:
+        uid: The memory's uid, canonical UUID text.
+        from_revision: The revision whose commit made the version.
+        content: The key of its IndexContent; None for a version without content (purged), which is never found.
+        state: The MemoryState number.
+        sensitivity: The Sensitivity number: the stricter of the version's own label and the memory's current one is
+            judged at search time through `IndexQuery`.
+        create_time: When the memory was added, seconds since the epoch.
+        update_time: When the version was made, seconds since the epoch.
+    """
+
+    uid: str
+    from_revision: int
+    content: bytes | None
+    state: int
+    sensitivity: int
+    create_time: float
+    update_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexBatch:
+    """What brings an index from one revision to a later one. Applying a batch again changes nothing.
+
+    Opening a version of a memory closes the version of it that is open: its `to_revision` becomes the new one's
+    `from_revision`. `contents` comes first; `erased` names contents whose terms, facets, entities and vectors must leave
+    memory and disk before `apply` returns.
+    """
+
+    from_revision: int
+    to_revision: int
+    contents: Sequence[IndexContent] = ()
+    versions: Sequence[IndexVersion] = ()
+    erased: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """A predicate that is true when all parts are; `All(())` is true."""
+
+    parts: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """A predicate that is true when any part is; `Some(())` is false."""
+
+    parts: tuple[Predicate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """A predicate that is true when the part is false."""
+
+    part: Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class HasFacet:
+    """True when the content has the facet."""
+
+    facet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """True when the number is present and `number OP value` holds.
+
+    Attributes:
+        number: `create_time`, `update_time`, or a key of IndexContent.numbers.
+        op: One of `<`, `<=`, `>`, `>=`, `=`, `!=`.
+        value: The number to compare with.
+    """
+
+    number: str
+    op: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class StateIn:
+    """True when the version's state is one of these numbers."""
+
+    states: frozenset[int]
+
+
+Predicate = All | Some | Not | HasFacet | Compare | StateIn
+
+
+@dataclass(frozen=True, slots=True)
+class IndexQuery:
+    """A search of one cube.
+
+    Attributes:
+        revision: The revision to search at; must not be above the index's own.
+        where: The filter. Exact: the index returns no version for which it is false.
+        max_sensitivity: Versions whose own label or whose memory's current label is above it are invisible: they are no
+            candidates and count in no statistic.
+        granted: uid -> level for memories that are visible up to another level (grants on single memories); the higher
+            of the two levels holds.
+        base: The states over which lexical statistics are taken, those that the search is about (usually ACTIVE).
+        terms: The analysed query; empty skips the lexical channel.
+        vector: float32 (dimension,), L2-normalised; None skips the vector channel.
+        depth: The most candidates that each channel contributes.
+    """
+
+    revision: int
+    where: Predicate
+    max_sensitivity: int
+    granted: Mapping[str, int] = field(default_factory=dict)
+    base: frozenset[int] = frozenset({1})
+    terms: Sequence[str] = ()
+    vector: NDArray[np.float32] | None = None
+    depth: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version that a search found.
+
+    Attributes:
+        uid: The memory.
+        from_revision: The version.
+        lexical: BM25 score; 0.0 when no term matches.
+        vector: Cosine similarity; None when the channel was skipped or the memory has no vector.
+        matched: The query terms that the content has.
+    """
+
+    uid: str
+    from_revision: int
+    lexical: float
+    vector: float | None
+    matched: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexResult:
+    """What a search found.
+
+    Attributes:
+        revision: The revision that was searched.
+        candidates: The union of the best `depth` of each channel, each with its score in *both* channels; without any
+            channel, the `depth` newest versions (by create_time, then uid) that pass. Ties are broken by uid.
+        lexical_top: The best BM25 score, 0.0 when none.
+        vector_top: The best cosine among the vector channel's candidates, 0.0 when none.
+        vector_floor: The cosine at `depth` (or of the last candidate), to scale the channel with.
+        exhausted: True when no further candidate exists beyond those returned.
+    """
+
+    revision: int
+    candidates: Sequence[Candidate]
+    lexical_top: float = 0.0
+    vector_top: float = 0.0
+    vector_floor: float = 0.0
+    exhausted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStats:
+    """The size of a cube's index."""
+
+    versions: int
+    contents: int
+    vectors: int
+    terms: int
+    memory_bytes: int
+    disk_bytes: int
+
+
+class SearchIndex(Protocol):
+    """A search index over many cubes. Methods are safe to call concurrently; `apply` per cube is serialised by callers."""
+
+    name: str
+
+    async def open(self) -> None:
+        """Prepares the backend; damaged files of a cube are dropped, so that its `indexed_revision` is 0 again."""
+
+    async def close(self) -> None:
+        """Writes what is not yet on disk and lets go of everything."""
+
+    async def indexed_revision(self, cube_uid: str) -> int:
+        """Returns the revision that the cube's index reflects; 0 when there is none."""
+
+    async def apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
+        """Brings the index to `batch.to_revision`. A batch at or below the indexed revision changes nothing.
+
+        Args:
+            cube_uid: The cube.
+            dimension: The dimension of the cube's vectors; 0 when it has none.
+            batch: The changes. Its `from_revision` must be the indexed revision, else ValueError.
+        """
+
+    async def search(self, cube_uid: str, query: IndexQuery) -> IndexResult:
+        """Returns the best candidates. Exact filters; recall of the vector channel >= 0.99 against an exact scan."""
+
+    async def related(self, cube_uid: str, query: IndexQuery, uids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+        """Returns for each uid the visible memories that share an entity with it, with a weight (sum of the shared
+        entities' log(1 + N/df)). Entities that more than 2% of the visible memories + 5 mention are left out. Of the
+        query, `revision`, `where`, `max_sensitivity`, `granted` and `depth` (the most neighbours per uid) count."""
+
+    async def contents(self, cube_uid: str, revision: int) -> Mapping[str, tuple[int, bytes | None, int, bool]]:
+        """Returns uid -> (from_revision, content key, state, has a vector) of the versions current at a revision, for
+        VerifyCube to compare with the record."""
+
+    async def drop(self, cube_uid: str) -> None:
+        """Erases the cube's index from memory and disk."""
+
+    async def stats(self, cube_uid: str) -> IndexStats:
+        """Returns the size of the cube's index."""
+
+
+class IndexFactory(Protocol):
+    """How a backend is made: from the data folder and its config section."""
+
+    def __call__(self, data_dir: str, **config: Any) -> SearchIndex:
+        """Makes the backend."""

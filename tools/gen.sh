@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Generates the code that is committed: the server's messages (protobuf, upb) with type stubs, the SDK's messages
+# (betterproto2), the descriptor set and the table of error reasons. `--check` fails when a byte would change.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+buf=${BUF:-.tools/node_modules/.bin/buf}
+[[ -x $buf ]] || npm install --silent --no-fund --no-audit --prefix .tools @bufbuild/buf@1.75.0 >/dev/null
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+export PATH="$PWD/.venv/bin:$PATH"
+
+"$buf" build -o "$out/mip.protoset#format=binpb"
+"$buf" generate -o "$out"
+# protoc writes absolute imports of `mip.v1`; the messages live inside the server's package.
+find "$out/server" -name '*.py*' -exec sed -i -E 's/^from mip\.v1 import/from memos_server._pb.mip.v1 import/; s/[[:space:]]+$//' {} +
+touch "$out/server/mip/__init__.py" "$out/server/mip/v1/__init__.py"
+.venv/bin/python tools/gen_reasons.py "$out/mip.protoset" > "$out/sdk/reasons.py"
+
+if [[ "${1:-}" == --check ]]; then
+  diff -r -x __pycache__ "$out/server/mip" memos_server/_pb/mip
+  diff -r -x __pycache__ "$out/sdk" memos_sdk/_gen
+  cmp "$out/mip.protoset" protos/mip.protoset
+  echo "generated code is up to date"
+else
+  rm -rf memos_server/_pb/mip memos_sdk/_gen
+  cp -r "$out/server/mip" memos_server/_pb/mip
+  cp -r "$out/sdk" memos_sdk/_gen
+  cp "$out/mip.protoset" protos/mip.protoset
+fi
