@@ -1,0 +1,84 @@
+# `make help` lists everything. What a target needs is installed into .venv and .tools, never outside the checkout.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+LOCK := pyproject.toml uv.lock tools/setup.sh
+# Two processes: what a small machine has; more make the tests of a server's timing less certain, not faster.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
+FILES ?=
+BENCH ?=
+export PYTHON
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.setup-demo: $(LOCK)
+	@tools/setup.sh demo
+.venv/.setup-test: $(LOCK)
+	@tools/setup.sh test
+.venv/.setup-dev: $(LOCK)
+	@tools/setup.sh dev
+
+.PHONY: setup
+setup: .venv/.setup-demo ## Install the server, the CLI and the embedding weights into .venv
+
+.PHONY: setup-dev
+setup-dev: .venv/.setup-dev ## Install what developing needs as well
+
+.PHONY: demo
+demo: setup ## Remember, search, update, roll back and verify on real text; FILES="a.md b.md" chooses it
+	@$(BIN)/memos demo $(FILES)
+
+.PHONY: test
+test: .venv/.setup-test ## Run the tests (at most 8 minutes; needs Python alone)
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) -m "not long"
+
+.PHONY: test-all
+test-all: .venv/.setup-test ## Run the tests, the long ones too
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
+
+.PHONY: lint
+lint: .venv/.setup-dev ## Check style and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: .venv/.setup-dev ## Bring the code into the format that `make lint` checks
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: .venv/.setup-dev ## Check the types (mypy, strict)
+	@$(BIN)/mypy
+
+.PHONY: lint-imports
+lint-imports: .venv/.setup-dev ## Check which part imports which (.importlinter)
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: proto
+proto: .venv/.setup-dev ## Generate code and tables from protos/ (needs npm)
+	@tools/gen.sh
+	@$(BIN)/python tools/gen_error_docs.py
+
+.PHONY: check-proto
+check-proto: .venv/.setup-dev ## Check that generating again changes no byte (needs npm)
+	@tools/gen.sh --check
+	@$(BIN)/python tools/gen_error_docs.py --check
+
+.PHONY: bench
+bench: .venv/.setup-dev ## Run the benchmarks; BENCH=name runs one of benches/
+	@set -e; for file in $(if $(BENCH),benches/$(BENCH).py,benches/[a-z]*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
+
+.PHONY: ci
+ci: ## Run everything that a change must pass (at most 30 minutes)
+	@.ci/run
+
+.PHONY: clean
+clean: ## Remove caches and build output; .venv and .tools stay
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .demo
+	@find . -name __pycache__ -type d -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove .venv and .tools too
+	@rm -rf .venv .tools
