@@ -38,12 +38,14 @@ def _number(digits: str) -> float:
 
 
 def _integer(digits: str) -> int | float:
-    """Returns a large integer as a double where that is exact, so that what `canonical` wrote is accepted again."""
+    """Returns a large integer as a double where nothing is lost: it is one exactly, or RFC 8785 writes one like it."""
     if len(digits) <= 15:
         return int(digits)
     as_float = _number(digits)
     value = int(digits)
-    return as_float if abs(value) > MAX_SAFE_INTEGER and as_float == value else value
+    if abs(value) > MAX_SAFE_INTEGER and (as_float == value or rfc8785.dumps(as_float) == digits.encode()):
+        return as_float
+    return value
 
 
 def _constant(_: str) -> Any:
