@@ -1,0 +1,1 @@
+"""The gRPC surface: thin servicers and the interceptors before them."""
