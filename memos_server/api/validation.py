@@ -2,8 +2,8 @@
 
 The rules are the `(mip.v1.limit)` options of the protos. They are compiled once per message type into closures that
 walk only the fields that are set (`ListFields`), and the path of a field is put together only when it is at fault, so
-a valid request pays for the checks and nothing else. Beyond the declared rules, numbers must be finite, timestamps lie in
-the years 1 to 9999, and enum values are known, except inside a memory's content, which is kept as it came.
+a valid request pays for the checks and nothing else. Beyond the declared rules, numbers must be finite, timestamps
+lie in the years 1 to 9999, and enum values are known, except inside a memory's content, which is kept as it came.
 """
 
 from __future__ import annotations
