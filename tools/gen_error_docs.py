@@ -1,4 +1,4 @@
-"""Writes the table of error reasons in docs/spec/errors.md from protos/mip.protoset; `--check` fails when it would change."""
+"""Writes the table of error reasons in docs/spec/errors.md from errors.proto; `--check` fails when it would change."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(protoset: Path) -> str:
     lines = ["| reason | code | retry | what happened | what to do |", "|---|---|---|---|---|"]
     for reason, rule in reason_rules().items():
         retry = "yes" if rule.retryable else "no"
-        lines.append(f"| `{reason}` | `{rule.code}` | {retry} | {meanings[reason]} | {rule.remedy} |".replace("\n", " "))
+        lines.append(f"| `{reason}` | `{rule.code}` | {retry} | {meanings[reason]} | {rule.remedy} |")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """Makes conformance/vectors/*.json: bytes and digests that every implementation of MIP must agree on.
 
-Written on purpose without the server's own functions: hashlib over the bytes that protobuf writes, with fixed salts, uids
-and times. Run as a program it writes the files; test_spec_vectors.py compares them with what it would write.
+Written on purpose without the server's own functions: hashlib over the bytes that protobuf writes, with fixed salts,
+uids and times. Run as a program it writes the files; test_spec_vectors.py compares them with what it would write.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def content_examples() -> list[tuple[str, Message, bytes]]:
     return [
         ("a short text", memory(plaintext=memory_pb2.Plaintext(text="Ada prefers tea.")), salt(0x00)),
         ("every sort of field; confidence 0 is present, not absent", full, salt(0x11)),
-        ("text outside ASCII, in UTF-8", memory(plaintext=memory_pb2.Plaintext(text="Zoë trinkt Tee 茶 🍵")), salt(0x22)),
+        (
+            "text outside ASCII, in UTF-8",
+            memory(plaintext=memory_pb2.Plaintext(text="Zoë trinkt Tee 茶 🍵")),
+            salt(0x22),
+        ),
         ("an activation memory", activation, salt(0x33)),
         ("a parametric memory", parametric, salt(0x44)),
         (
