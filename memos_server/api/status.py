@@ -26,7 +26,7 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 
 MAX_MESSAGE_BYTES: Final = 512
 MAX_STATUS_BYTES: Final = 4096
-"""Bounds of what travels in trailers: gRPC peers drop header lists beyond 8 KiB, base64 and percent-encoding included."""
+"""Bounds of what travels in trailers: gRPC peers drop header lists beyond 8 KiB, after base64 and percent-encoding."""
 
 _MAX_DETAIL_BYTES: Final = 256
 

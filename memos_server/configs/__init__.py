@@ -1,0 +1,1 @@
+"""Settings, the data folder, TLS and the choice of backends: what a server needs before it starts."""
