@@ -11,9 +11,11 @@ from pathlib import Path
 import betterproto2
 import pytest
 from google.protobuf import descriptor_pb2
+from google.protobuf.message import Message
 
 from memos_sdk._gen import reasons as sdk_reasons
 from memos_sdk._gen.mip import v1 as sdk_messages
+from memos_server._pb.mip.v1 import commit_pb2, cube_pb2, memory_pb2, session_pb2
 from memos_server.errors import reason_rules
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,3 +72,32 @@ def test_generating_the_table_of_reasons_again_changes_no_byte() -> None:
     script = ROOT / "tools" / "gen_reasons.py"
     made = subprocess.run([sys.executable, str(script), str(PROTOSET)], capture_output=True, text=True, check=True)
     assert made.stdout == Path(sdk_reasons.__file__).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("outer", "content"),
+    [
+        (memory_pb2.Memory, memory_pb2.MemoryContent),
+        (cube_pb2.Cube, cube_pb2.CubeContent),
+        (session_pb2.Session, session_pb2.SessionContent),
+        (commit_pb2.Commit, commit_pb2.CommitHeader),
+    ],
+)
+def test_what_is_sealed_shares_numbers_and_types_with_the_resource(
+    outer: type[Message], content: type[Message]
+) -> None:
+    def fields(message: type[Message]) -> dict[int, tuple[object, ...]]:
+        return {
+            field.number: (
+                field.name,
+                field.type,
+                field.is_repeated,
+                field.message_type,
+                field.containing_oneof is None,
+            )
+            for field in message.DESCRIPTOR.fields
+            if field.number < 32
+        }
+
+    assert fields(outer) == fields(content)
+    assert max(field.number for field in content.DESCRIPTOR.fields) < 32
