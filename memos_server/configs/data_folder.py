@@ -1,0 +1,207 @@
+"""The data folder: one place on disk that holds a server's record, index, blobs, keys and models.
+
+Only one server works in it at a time (flock), and `FORMAT` keeps an older server out of a newer server's folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple
+
+from memos_server.configs.errors import SetupError
+from memos_server.configs.secret_files import fsync_folder, read_secret, write_file
+
+FORMAT_VERSION: Final = 1
+"""The version of the folder's layout that this server reads and writes."""
+
+
+class ServerInfo(NamedTuple):
+    """Where the running server of a data folder is found.
+
+    Attributes:
+        address: `HOST:PORT`.
+        pid: The server's process id.
+        tls: True when it speaks TLS.
+    """
+
+    address: str
+    pid: int
+    tls: bool
+
+
+class DataFolder:
+    """A data folder and the paths in it. `open` claims it, `close` lets it go; it is a context manager of the two."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Names the folder; nothing is touched before `open`."""
+        self.path = Path(path).expanduser().absolute()
+        self._lock: int | None = None
+
+    @property
+    def record(self) -> Path:
+        """The record's SQLite file."""
+        return self.path / "record.sqlite"
+
+    @property
+    def index(self) -> Path:
+        """The folder of the search index."""
+        return self.path / "index"
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the blob store."""
+        return self.path / "blobs"
+
+    @property
+    def models(self) -> Path:
+        """The folder of weights that the user installed."""
+        return self.path / "models"
+
+    @property
+    def token_key(self) -> Path:
+        """The private key that signs tokens."""
+        return self.path / "keys" / "token.ed25519.pem"
+
+    @property
+    def page_key(self) -> Path:
+        """The key that signs page tokens."""
+        return self.path / "keys" / "page-tokens.key"
+
+    @property
+    def admin_token(self) -> Path:
+        """The local administrator's token, plain text."""
+        return self.path / "admin.token"
+
+    @property
+    def server_info(self) -> Path:
+        """Where the running server is found, JSON; present while it runs."""
+        return self.path / "server.json"
+
+    @property
+    def config_file(self) -> Path:
+        """The settings file that is read when no other is named."""
+        return self.path / "memos.toml"
+
+    def open(self) -> None:
+        """Makes the folder where it is missing (0700), locks it and checks its format.
+
+        Raises:
+            SetupError: Another server uses it, it is not writable, or a newer version made it.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._not_writable(error) from error
+        try:
+            self._claim(lock)
+            self._check_format()
+            for folder in (self.index, self.blobs, self.models, self.token_key.parent):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            fsync_folder(self.path)
+        except OSError as error:
+            os.close(lock)
+            raise self._not_writable(error) from error
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+    def _not_writable(self, error: OSError) -> SetupError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return SetupError(f"The disk of the data folder {self.path} is full.", "Free some space there.")
+        return SetupError(
+            f"The data folder {self.path} cannot be written: {error.strerror}.",
+            "Make it writable by this user, or name another one with --data.",
+        )
+
+    def _claim(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 32, 0).decode("ascii", errors="replace").strip()
+            by = f" (process {holder})" if holder.isdecimal() else ""
+            raise SetupError(
+                f"Another server{by} uses the data folder {self.path}.",
+                "Stop that server, or name another folder with --data.",
+            ) from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+
+    def _check_format(self) -> None:
+        path = self.path / "FORMAT"
+        if not path.exists():
+            if self.record.exists():
+                raise SetupError(
+                    f"The data folder {self.path} holds a record but no FORMAT file.",
+                    "Restore FORMAT from the same backup as the rest of the folder.",
+                )
+            write_file(path, f"{FORMAT_VERSION}\n".encode("ascii"))
+            return
+        text = path.read_bytes()[:32].decode("ascii", errors="replace").strip()
+        if not text.isdecimal() or int(text) < 1:
+            raise SetupError(f"{path} holds no version number.", "Restore it from a backup of the folder.")
+        if int(text) > FORMAT_VERSION:
+            raise SetupError(
+                f"The data folder {self.path} has format {text}; this server reads up to {FORMAT_VERSION}.",
+                "Start the newer version of the server that wrote it.",
+            )
+
+    def close(self) -> None:
+        """Removes `server.json` and unlocks the folder; a second call does nothing."""
+        if self._lock is None:
+            return
+        self.remove_server_info()
+        os.close(self._lock)
+        self._lock = None
+
+    def __enter__(self) -> DataFolder:
+        """Opens the folder."""
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the folder."""
+        self.close()
+
+    def write_server_info(self, address: str, tls: bool) -> None:
+        """Publishes where the server listens, for SDK and CLI on this machine.
+
+        Args:
+            address: `HOST:PORT`, the port as it was bound.
+            tls: True when it speaks TLS.
+        """
+        text = json.dumps({"address": address, "pid": os.getpid(), "tls": tls})
+        write_file(self.server_info, text.encode() + b"\n")
+
+    def remove_server_info(self) -> None:
+        """Removes what `write_server_info` wrote."""
+        self.server_info.unlink(missing_ok=True)
+
+    def read_server_info(self) -> ServerInfo | None:
+        """Returns where the running server is found; None when none runs or the file is damaged."""
+        try:
+            value = json.loads(self.server_info.read_bytes())
+            return ServerInfo(str(value["address"]), int(value["pid"]), bool(value["tls"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def page_token_key(self) -> bytes:
+        """Returns the 32-byte key of page tokens, made at the first call.
+
+        Raises:
+            SetupError: The key's file is readable by others or has another size.
+        """
+        if not self.page_key.exists():
+            write_file(self.page_key, os.urandom(32))
+        key = read_secret(self.page_key)
+        if len(key) != 32:
+            raise SetupError(f"{self.page_key} does not hold 32 bytes.", "Remove the file; the server makes a new one.")
+        return key

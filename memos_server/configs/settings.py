@@ -1,0 +1,274 @@
+"""The server's settings: one typed tree, read from the file, then the environment, then flags; the later wins.
+
+The file is TOML: the one that `--config` names, else `memos.toml` in the data folder. Environment variables are
+`MEMOS_` and the key in capitals, `__` between levels (`MEMOS_TLS__CERT`). docs/guide/configuration.md lists the keys.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from memos_server.configs.errors import SetupError
+
+ENV_PREFIX: Final = "MEMOS_"
+DEFAULT_LISTEN: Final = "127.0.0.1:7600"
+
+_LISTEN: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+
+
+_Path = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class Endpoint(NamedTuple):
+    """A host, without brackets, and a port."""
+
+    host: str
+    port: int
+
+
+def parse_listen(text: str) -> Endpoint:
+    """Returns host and port of `HOST:PORT` or `[IPV6]:PORT`; raises ValueError."""
+    found = _LISTEN.fullmatch(text)
+    if found is None or int(found["port"]) > 65535:
+        raise ValueError("must be HOST:PORT or [IPV6]:PORT, the port between 0 (any free one) and 65535")
+    return Endpoint(found["six"] or found["host"], int(found["port"]))
+
+
+def _checked_listen(text: str) -> str:
+    parse_listen(text)
+    return text
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class TlsSettings(_Section):
+    """The server's certificate.
+
+    Attributes:
+        cert: The certificate chain, PEM.
+        key: Its private key, PEM, readable by its owner only.
+        client_ca: Certificate authorities, PEM; every client must show a certificate of one of them. None asks for none.
+    """
+
+    cert: _Path | None = None
+    key: _Path | None = None
+    client_ca: _Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> TlsSettings:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        if self.client_ca is not None and self.cert is None:
+            raise ValueError("client_ca needs cert and key")
+        return self
+
+
+class BackendSettings(_Section):
+    """Which backend of a port runs, and its own settings.
+
+    Attributes:
+        backend: The entry point's name.
+        config: What the backend is made with.
+    """
+
+    backend: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class LimitSettings(_Section):
+    """The largest requests, as GetCapabilities declares them; none may exceed what the contract permits.
+
+    Attributes:
+        max_request_bytes: The most bytes of a request message.
+        max_response_bytes: The most bytes of a response message.
+        max_batch_memories: The most memories in an AddMemories request.
+        max_page_size: The largest page.
+        max_top_k: The largest top_k.
+        max_blob_bytes: The most bytes of a blob.
+        request_id_retention_seconds: How long a request_id is remembered, at least 7 days.
+        max_search_cubes: The most cubes that one SearchMemories names.
+    """
+
+    max_request_bytes: int = Field(default=16 * 2**20, ge=2**20 + 2**16, le=2**30)
+    max_response_bytes: int = Field(default=16 * 2**20, ge=2**20 + 2**16, le=2**30)
+    max_batch_memories: int = Field(default=1000, ge=1, le=1000)
+    max_page_size: int = Field(default=1000, ge=1, le=1000)
+    max_top_k: int = Field(default=1000, ge=1, le=1000)
+    max_blob_bytes: int = Field(default=16 * 2**30, ge=1, le=2**40)
+    request_id_retention_seconds: int = Field(default=7 * 86400, ge=7 * 86400)
+    max_search_cubes: int = Field(default=100, ge=1, le=100)
+
+
+class EmbeddingSettings(_Section):
+    """How new cubes are embedded.
+
+    Attributes:
+        default_model: The embedding model of cubes that name none; `none` means no vectors.
+    """
+
+    default_model: str = Field(default="all-MiniLM-L6-v2", min_length=1, max_length=256)
+
+
+class LogSettings(_Section):
+    """What the server logs, to standard error.
+
+    Attributes:
+        level: The least severe level that is written.
+        format: `text` for people, `json` for machines, one object a line.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(BaseSettings):
+    """The settings of a server.
+
+    Attributes:
+        data: The data folder.
+        listen: `HOST:PORT`; port 0 takes a free one.
+        insecure: True permits listening off loopback without TLS.
+        tls: The server's certificate.
+        record: The system of record (`memos.graph_dbs`).
+        index: The search index (`memos.vec_dbs`).
+        blobs: The blob store (`memos.blob_stores`).
+        embedder: The embedder (`memos.embedders`); backend `none` runs none.
+        limits: The largest requests.
+        embedding: How new cubes are embedded.
+        log: What is logged.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        env_ignore_empty=True,
+    )
+
+    data: _Path
+    listen: Annotated[str, AfterValidator(_checked_listen)] = DEFAULT_LISTEN
+    insecure: bool = False
+    tls: TlsSettings = Field(default_factory=TlsSettings)
+    record: BackendSettings = BackendSettings(backend="sqlite")
+    index: BackendSettings = BackendSettings(backend="embedded")
+    blobs: BackendSettings = BackendSettings(backend="filesystem")
+    embedder: BackendSettings = BackendSettings(backend="minilm")
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where to listen."""
+        return parse_listen(self.listen)
+
+
+def default_data_folder(environment: Mapping[str, str] | None = None) -> Path:
+    """Returns `$MEMOS_DATA`, else `memos` in `$XDG_DATA_HOME`, else `~/.local/share/memos`."""
+    env = os.environ if environment is None else environment
+    if env.get("MEMOS_DATA"):
+        return Path(env["MEMOS_DATA"]).expanduser()
+    # The XDG Base Directory Specification has relative paths ignored.
+    base = env.get("XDG_DATA_HOME", "")
+    return (Path(base) if base.startswith("/") else Path("~/.local/share").expanduser()) / "memos"
+
+
+def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Reads the settings.
+
+    Args:
+        flags: What the command line said, nested as the tree is; None values mean that the flag was not given.
+        config: The file that `--config` names; None reads `memos.toml` in the data folder, where there is one.
+
+    Raises:
+        SetupError: The file is absent or no TOML, or a key is unknown, or a value is wrong; every fault is named.
+    """
+    given = _without_none(flags or {})
+    if config is not None and not config.is_file():
+        raise SetupError(f"The settings file {config} does not exist.", "Correct --config.")
+    file = config
+    if file is None:
+        given.setdefault("data", default_data_folder())
+        inside = Path(given["data"]).expanduser() / "memos.toml"
+        file = inside if inside.is_file() else None
+    in_file = _read_toml(file) if file is not None else {}
+    if config is None and "data" in in_file:
+        raise SetupError(f"{file} lies in the data folder and cannot name another one.", "Remove `data` from it.")
+    if "data" not in in_file:
+        given.setdefault("data", default_data_folder())
+    _check_environment(os.environ)
+
+    class Loaded(Settings):
+        """The settings with their sources: flags before environment before file."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            """Returns the sources, the first wins."""
+            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
+
+    try:
+        settings = Loaded(**given)
+    except ValidationError as error:
+        raise SetupError(_faults(error), "Correct it; docs/guide/configuration.md lists the settings.") from error
+    return settings
+
+
+def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {}
+    for key, value in flags.items():
+        if isinstance(value, Mapping):
+            value = _without_none(value)
+            if not value:
+                continue
+        if value is not None:
+            kept[key] = value
+    return kept
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SetupError(f"{file} is not TOML: {error}.", "Correct the file.") from error
+    except OSError as error:
+        raise SetupError(f"{file} cannot be read: {error.strerror}.", "Make it readable by this user.") from error
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    """Refuses variables that look like settings of a section that does not exist; pydantic leaves them unread."""
+    for name in sorted(environment):
+        section = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if name.startswith(ENV_PREFIX) and "__" in name and section not in Settings.model_fields:
+            raise SetupError(
+                f"The environment variable {name} names no setting.",
+                "Correct or unset it; see the configuration guide.",
+            )
+
+
+def _faults(error: ValidationError) -> str:
+    """Returns what is wrong, key by key, without the values: they may be secrets."""
+    texts = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False)[:10]:
+        key = ".".join(str(part) for part in fault["loc"]) or "settings"
+        text = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
+        texts.append(f"{key}: {text.removeprefix('Value error, ')}")
+    return f"The settings are wrong: {'; '.join(texts)}."
