@@ -57,7 +57,7 @@ class TlsSettings(_Section):
     Attributes:
         cert: The certificate chain, PEM.
         key: Its private key, PEM, readable by its owner only.
-        client_ca: Certificate authorities, PEM; every client must show a certificate of one of them. None asks for none.
+        client_ca: Certificate authorities, PEM; every client must show a certificate of one. None asks for none.
     """
 
     cert: _Path | None = None
@@ -83,6 +83,30 @@ class BackendSettings(_Section):
 
     backend: str
     config: dict[str, Any] = Field(default_factory=dict)
+
+
+class RecordSettings(BackendSettings):
+    """The system of record."""
+
+    backend: str = "sqlite"
+
+
+class IndexSettings(BackendSettings):
+    """The search index."""
+
+    backend: str = "embedded"
+
+
+class BlobSettings(BackendSettings):
+    """The blob store."""
+
+    backend: str = "filesystem"
+
+
+class EmbedderSettings(BackendSettings):
+    """The embedder."""
+
+    backend: str = "minilm"
 
 
 class LimitSettings(_Section):
@@ -161,10 +185,10 @@ class Settings(BaseSettings):
     listen: Annotated[str, AfterValidator(_checked_listen)] = DEFAULT_LISTEN
     insecure: bool = False
     tls: TlsSettings = Field(default_factory=TlsSettings)
-    record: BackendSettings = BackendSettings(backend="sqlite")
-    index: BackendSettings = BackendSettings(backend="embedded")
-    blobs: BackendSettings = BackendSettings(backend="filesystem")
-    embedder: BackendSettings = BackendSettings(backend="minilm")
+    record: RecordSettings = Field(default_factory=RecordSettings)
+    index: IndexSettings = Field(default_factory=IndexSettings)
+    blobs: BlobSettings = Field(default_factory=BlobSettings)
+    embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     log: LogSettings = Field(default_factory=LogSettings)
