@@ -1,0 +1,104 @@
+"""The sessions of a cube: conversations in which memories are made."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+
+from memos_sdk import _stubs
+from memos_sdk._async.caller import AsyncCaller
+from memos_sdk._core.build import labels_of, session_name
+from memos_sdk._gen.mip import v1 as mip
+from memos_sdk.models import Session
+
+
+class AsyncSessions:
+    """Begins, ends and lists the sessions of one cube."""
+
+    def __init__(self, caller: AsyncCaller, cube: str) -> None:
+        """Is made by the cube."""
+        self._caller = caller
+        self._cube = cube
+
+    async def create(
+        self,
+        display_name: str = "",
+        *,
+        participants: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        id: str = "",
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Session:
+        """Begins a session.
+
+        Args:
+            display_name: What it is called for people.
+            participants: Who takes part, users and agents, in free text.
+            labels: Labels.
+            id: The id; empty lets the server choose one.
+            request_id: A UUID that makes repeating safe; one is made when empty.
+            timeout: Seconds.
+        """
+        session = mip.Session(display_name=display_name, participants=list(participants), labels=labels_of(labels))
+        request = mip.CreateSessionRequest(parent=self._cube, session_id=id, session=session, request_id=request_id)
+        response = await self._caller.call(_stubs.CREATE_SESSION, request, timeout)
+        return Session(response.session or mip.Session())
+
+    async def get(self, session: str | Session, *, timeout: float | None = None) -> Session:
+        """Returns a session."""
+        request = mip.GetSessionRequest(name=session_name(self._cube, session))
+        response = await self._caller.call(_stubs.GET_SESSION, request, timeout)
+        return Session(response.session or mip.Session())
+
+    async def list(self, *, page_size: int = 0, timeout: float | None = None) -> AsyncIterator[Session]:
+        """Yields the sessions in the order of their creation."""
+        request = mip.ListSessionsRequest(parent=self._cube, page_size=page_size)
+        async for session in self._caller.pages(_stubs.LIST_SESSIONS, request, "sessions", timeout):
+            yield Session(session)
+
+    async def end(self, session: str | Session, *, request_id: str = "", timeout: float | None = None) -> Session:
+        """Ends a session; new memories cannot name it any more."""
+        request = mip.EndSessionRequest(name=session_name(self._cube, session), request_id=request_id)
+        response = await self._caller.call(_stubs.END_SESSION, request, timeout)
+        return Session(response.session or mip.Session())
+
+
+class AsyncSessionScope:
+    """A session that begins and ends with a block."""
+
+    def __init__(
+        self,
+        sessions: AsyncSessions,
+        display_name: str,
+        participants: Iterable[str],
+        labels: Mapping[str, str] | None,
+        id: str,
+        timeout: float | None,
+    ) -> None:
+        """Is made by `session` of the cube."""
+        self._sessions = sessions
+        self._display_name = display_name
+        self._participants = participants
+        self._labels = labels
+        self._id = id
+        self._timeout = timeout
+        self._session: Session | None = None
+
+    async def __aenter__(self) -> Session:
+        """Begins the session."""
+        self._session = await self._sessions.create(
+            self._display_name,
+            participants=self._participants,
+            labels=self._labels,
+            id=self._id,
+            timeout=self._timeout,
+        )
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the session."""
+        if self._session is not None:
+            await self._sessions.end(self._session, timeout=self._timeout)

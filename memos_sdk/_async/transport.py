@@ -1,0 +1,99 @@
+"""Bytes over grpc.aio, and the few things that need an event loop. Its twin `_sync/transport.py` is written by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from memos_sdk._core.channel import call_metadata, channel_credentials, channel_options, to_error
+from memos_sdk._core.discovery import Endpoint
+from memos_sdk._stubs import Method
+from memos_sdk.errors import UsageError
+
+T = TypeVar("T")
+sleep = asyncio.sleep
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Runs what would hold up the event loop, such as hashing a file."""
+    return await asyncio.to_thread(function, *args)
+
+
+async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Iterates over either kind of iterable."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+class AsyncTransport:
+    """A channel to one server. It is opened by the first call, within that call's event loop."""
+
+    def __init__(self, endpoint: Endpoint, version: str) -> None:
+        """Keeps what the channel will need."""
+        self._endpoint = endpoint
+        self._version = version
+        self._channel: Any = None
+        self._closed = False
+
+    async def unary(self, method: Method[Any, Any], payload: bytes, timeout: float | None) -> bytes:
+        """Makes a call with one request and one response."""
+        call = self._open().unary_unary(method.path)
+        try:
+            data: bytes = await call(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error, method.path, self._endpoint.target) from error
+        return data
+
+    async def server_stream(
+        self, method: Method[Any, Any], payload: bytes, timeout: float | None
+    ) -> AsyncIterator[bytes]:
+        """Makes a call with one request and a stream of responses; leaving the loop cancels the call."""
+        call = self._open().unary_stream(method.path)(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
+        try:
+            async for data in call:
+                yield data
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error, method.path, self._endpoint.target) from error
+        finally:
+            call.cancel()
+
+    async def client_stream(self, method: Method[Any, Any], frames: Iterator[bytes], timeout: float | None) -> bytes:
+        """Makes a call with a stream of requests and one response."""
+        call = self._open().stream_unary(method.path)
+        try:
+            data: bytes = await call(_aiter(frames), timeout=timeout, metadata=call_metadata(self._endpoint))
+        except grpc.aio.AioRpcError as error:
+            raise to_error(error, method.path, self._endpoint.target) from error
+        return data
+
+    async def close(self) -> None:
+        """Closes the channel; calls in progress end as cancelled."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _open(self) -> Any:
+        if self._closed:
+            raise UsageError("the client is closed", reason="CLIENT_CLOSED", remedy="Make a new client.")
+        if self._channel is None:
+            options = channel_options(self._endpoint, self._version)
+            if self._endpoint.tls is None:
+                self._channel = grpc.aio.insecure_channel(self._endpoint.target, options=options)
+            else:
+                credentials = channel_credentials(self._endpoint.tls)
+                self._channel = grpc.aio.secure_channel(self._endpoint.target, credentials, options=options)
+        return self._channel
+
+
+async def _aiter(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Reads frames of up to 1 MiB in a thread, since they come from a file."""
+    while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+        yield frame

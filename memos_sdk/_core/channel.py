@@ -1,0 +1,57 @@
+"""Settings of gRPC channels that both clients use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+
+from memos_sdk._core.discovery import TLS, Endpoint, read_material
+from memos_sdk._core.status import DETAILS_TRAILER
+from memos_sdk.errors import MipError, error_from_status
+
+# Pages and batches of the protocol stay far below; the bound keeps a broken server from filling the memory.
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+BLOB_FRAME_BYTES = 1024 * 1024
+
+
+def channel_options(endpoint: Endpoint, version: str) -> list[tuple[str, Any]]:
+    """Returns the options of a channel to the endpoint."""
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.primary_user_agent", f"memos-sdk/{version}"),
+        # A server that starts a moment later is found within the first retries.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 5000),
+    ]
+    if endpoint.loopback:
+        options.append(("grpc.enable_http_proxy", 0))
+    if endpoint.tls is not None and endpoint.tls.server_name:
+        options.append(("grpc.ssl_target_name_override", endpoint.tls.server_name))
+    return options
+
+
+def channel_credentials(tls: TLS) -> grpc.ChannelCredentials:
+    """Returns the TLS credentials of a channel."""
+    return grpc.ssl_channel_credentials(
+        root_certificates=read_material(tls.ca),
+        private_key=read_material(tls.key),
+        certificate_chain=read_material(tls.cert),
+    )
+
+
+def call_metadata(endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
+    """Returns the metadata of every call."""
+    return (("authorization", f"Bearer {endpoint.token}"),) if endpoint.token else ()
+
+
+def to_error(error: Any, path: str, target: str) -> MipError:
+    """Makes the SDK's error of a grpc.RpcError of either kind of channel."""
+    code: grpc.StatusCode = error.code()
+    trailer = None
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_TRAILER and isinstance(value, bytes):
+            trailer = value
+    return error_from_status(code.name, error.details() or "", trailer, method=path, target=target)

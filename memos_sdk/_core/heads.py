@@ -1,0 +1,128 @@
+"""The newest heads that a client has seen: what makes a cut or rewritten log show.
+
+A server can shorten or rewrite a log so that it is consistent in itself; it shows only against a head that somebody
+else remembers. Every mutation's response carries the head, so the client does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from memos_sdk.errors import HeadMismatch, UsageError
+
+_REMEDY = "Verify the cube with a head that is known to be right, and compare the log with a copy of it."
+
+
+class Head(NamedTuple):
+    """The tip of a cube's log: its revision and the digest of its commit, 32 bytes."""
+
+    revision: int
+    digest: bytes
+
+
+class HeadStore:
+    """Remembers the newest head of each cube by the cube's uid, in memory and optionally in a file.
+
+    Several clients and threads may share a store; several processes may share a file.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        """Opens the store.
+
+        Args:
+            path: A JSON file to read and keep; None keeps the heads in memory only.
+        """
+        self._path = None if path is None else Path(path).expanduser()
+        self._lock = threading.Lock()
+        self._heads: dict[str, Head] = self._read()
+
+    def get(self, cube_uid: str) -> Head | None:
+        """Returns the newest head seen of a cube; None when none was."""
+        with self._lock:
+            return self._heads.get(cube_uid)
+
+    def observe(self, cube_uid: str, revision: int, digest: bytes, parent_digest: bytes) -> None:
+        """Takes in the commit that a mutation made.
+
+        Args:
+            cube_uid: The cube's uid.
+            revision: The commit's revision.
+            digest: The commit's digest.
+            parent_digest: The digest of the commit before.
+
+        Raises:
+            HeadMismatch: The commit does not continue the head that was seen before it.
+        """
+        if not cube_uid or revision <= 0 or not digest:
+            return
+        with self._lock:
+            known = self._heads.get(cube_uid)
+            if known is not None:
+                self._compare(cube_uid, known, revision, digest, parent_digest)
+                # A replayed request, or an answer that another thread's overtook.
+                if revision <= known.revision:
+                    return
+            self._heads[cube_uid] = Head(revision, digest)
+            self._write()
+
+    @staticmethod
+    def _compare(cube_uid: str, known: Head, revision: int, digest: bytes, parent_digest: bytes) -> None:
+        rewritten = (revision == known.revision and digest != known.digest) or (
+            revision == known.revision + 1 and parent_digest != known.digest
+        )
+        if rewritten:
+            raise HeadMismatch(
+                f"revision {revision} does not continue the log that this client has seen",
+                reason="HEAD_MISMATCH",
+                remedy=_REMEDY,
+                metadata={
+                    "cube_uid": cube_uid,
+                    "seen_revision": str(known.revision),
+                    "seen_digest": known.digest.hex(),
+                    "received_digest": digest.hex(),
+                },
+            )
+
+    def _read(self) -> dict[str, Head]:
+        if self._path is None:
+            return {}
+        try:
+            stored = json.loads(self._path.read_text(encoding="utf-8"))
+            return {uid: Head(int(entry["revision"]), bytes.fromhex(entry["digest"])) for uid, entry in stored.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            # Forgetting the heads silently would defeat their purpose.
+            raise UsageError(
+                f"the remembered heads in {self._path} cannot be read: {error}",
+                reason="HEADS_UNREADABLE",
+                remedy="Restore the file, or delete it to remember anew from now on.",
+            ) from error
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        # Another process may have seen newer heads of other cubes meanwhile.
+        for uid, head in self._read().items():
+            if uid not in self._heads or head.revision > self._heads[uid].revision:
+                self._heads[uid] = head
+        text = json.dumps(
+            {uid: {"revision": head.revision, "digest": head.digest.hex()} for uid, head in self._heads.items()},
+            indent=1,
+        )
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, self._path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise

@@ -1,0 +1,144 @@
+# Generated from memos_sdk/_async/access.py by tools/gen_sync_client.py.
+# fmt: off
+# ruff: noqa: I001, UP028, RUF100
+"""Access: who may do what, and who did."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+
+from memos_sdk import _stubs
+from memos_sdk._sync.caller import Caller
+from memos_sdk._core.build import enum_of, sensitivity_of
+from memos_sdk._core.names import grant_resource, principal_name
+from memos_sdk._gen.mip import v1 as mip
+from memos_sdk.models import Token
+
+
+class Access:
+    """Principals, tokens, grants and the audit trail."""
+
+    def __init__(self, caller: Caller) -> None:
+        """Is made by the client."""
+        self._caller = caller
+
+    def create_principal(
+        self, id: str = "", *, display_name: str = "", request_id: str = "", timeout: float | None = None
+    ) -> mip.Principal:
+        """Makes a principal (a person, an agent, a device) without any grant; an empty id lets the server choose."""
+        request = mip.CreatePrincipalRequest(
+            principal_id=id, principal=mip.Principal(display_name=display_name), request_id=request_id
+        )
+        response = self._caller.call(_stubs.CREATE_PRINCIPAL, request, timeout)
+        return response.principal or mip.Principal()
+
+    def principals(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[mip.Principal]:
+        """Yields all principals in the order of their creation."""
+        request = mip.ListPrincipalsRequest(page_size=page_size)
+        for principal in self._caller.pages(_stubs.LIST_PRINCIPALS, request, "principals", timeout):
+            yield principal
+
+    def disable_principal(
+        self, name: str, *, request_id: str = "", timeout: float | None = None
+    ) -> mip.Principal:
+        """Refuses all tokens of a principal from the next request on, for good.
+
+        Raises:
+            FailedPrecondition: It is the last administrator of the server.
+        """
+        request = mip.DisablePrincipalRequest(name=principal_name(name), request_id=request_id)
+        response = self._caller.call(_stubs.DISABLE_PRINCIPAL, request, timeout)
+        return response.principal or mip.Principal()
+
+    def issue_token(
+        self,
+        principal: str,
+        *,
+        ttl: datetime.timedelta | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Token:
+        """Signs a token for a principal. The server does not keep it: it is shown once.
+
+        This call is never repeated by itself.
+
+        Args:
+            principal: Whom the token speaks for.
+            ttl: How long it holds; None means 30 days, at most 366 days.
+            request_id: A UUID, kept in the audit trail.
+            timeout: Seconds.
+        """
+        request = mip.IssueTokenRequest(principal=principal_name(principal), ttl=ttl, request_id=request_id)
+        return Token(self._caller.call(_stubs.ISSUE_TOKEN, request, timeout))
+
+    def revoke_token(
+        self, token_id: str, *, request_id: str = "", timeout: float | None = None
+    ) -> datetime.datetime | None:
+        """Refuses a token from the next request on, and returns when it was revoked first."""
+        request = mip.RevokeTokenRequest(token_id=token_id, request_id=request_id)
+        response = self._caller.call(_stubs.REVOKE_TOKEN, request, timeout)
+        return response.revoke_time
+
+    def grant(
+        self,
+        principal: str,
+        resource: str,
+        role: mip.Role | str,
+        *,
+        max_sensitivity: mip.Sensitivity | str | None = None,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> mip.Grant:
+        """Gives a principal a role on a resource, or replaces the one it has.
+
+        Args:
+            principal: Who.
+            resource: `server`, a cube or a memory.
+            role: `reader`, `writer`, `admin`, or on `server` `creator`.
+            max_sensitivity: Up to which sensitivity; None means `internal`.
+            request_id: A UUID that makes repeating safe; one is made when empty.
+            timeout: Seconds.
+
+        Raises:
+            PermissionDenied: You do not administer the resource, or not up to that sensitivity.
+        """
+        grant = mip.Grant(
+            principal=principal_name(principal),
+            resource=grant_resource(resource),
+            role=enum_of(mip.Role, role, "role"),
+            max_sensitivity=sensitivity_of(max_sensitivity),
+        )
+        response = self._caller.call(
+            _stubs.SET_GRANT, mip.SetGrantRequest(grant=grant, request_id=request_id), timeout
+        )
+        return response.grant or mip.Grant()
+
+    def grants(
+        self, resource: str = "server", *, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[mip.Grant]:
+        """Yields the grants on a resource; on a cube, also those on its memories."""
+        request = mip.ListGrantsRequest(resource=grant_resource(resource), page_size=page_size)
+        for grant in self._caller.pages(_stubs.LIST_GRANTS, request, "grants", timeout):
+            yield grant
+
+    def revoke_grant(
+        self, principal: str, resource: str, *, request_id: str = "", timeout: float | None = None
+    ) -> None:
+        """Takes a principal's grant on a resource away, from the next request on.
+
+        Raises:
+            NotFound: There is no such grant.
+        """
+        request = mip.DeleteGrantRequest(
+            principal=principal_name(principal), resource=grant_resource(resource), request_id=request_id
+        )
+        self._caller.call(_stubs.DELETE_GRANT, request, timeout)
+
+    def audit(
+        self, resource: str = "server", *, page_size: int = 0, timeout: float | None = None
+    ) -> Iterator[mip.AuditEvent]:
+        """Yields audit events, newest first: of the whole server, or of one cube."""
+        request = mip.ListAuditEventsRequest(resource=grant_resource(resource), page_size=page_size)
+        for event in self._caller.pages(_stubs.LIST_AUDIT_EVENTS, request, "events", timeout):
+            yield event

@@ -1,0 +1,133 @@
+# Generated from memos_sdk/_async/blobs.py by tools/gen_sync_client.py.
+# fmt: off
+# ruff: noqa: I001, UP028, RUF100
+"""Blobs: the bytes that a cube's memories name."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from memos_sdk import _stubs
+from memos_sdk._sync.caller import LONG_TIMEOUT, Caller
+from memos_sdk._sync.transport import in_thread, sleep
+from memos_sdk._core.blob_io import BlobReceiver, BlobSource, upload_frames
+from memos_sdk._gen.mip import v1 as mip
+from memos_sdk.errors import MipError, NotFound
+
+
+class Blobs:
+    """Uploads and downloads the blobs of one cube. Interrupted transfers go on where they broke off."""
+
+    def __init__(self, caller: Caller, cube: str) -> None:
+        """Is made by the cube."""
+        self._caller = caller
+        self._cube = cube
+
+    def upload(
+        self,
+        source: bytes | str | Path,
+        *,
+        media_type: str = "",
+        title: str = "",
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float | None = None,
+    ) -> mip.BlobRef:
+        """Uploads bytes or a file, unless the cube holds them already.
+
+        Args:
+            source: The bytes, or the path of a file.
+            media_type: The media type, for the reference.
+            title: The role of the blob within its memory, for the reference.
+            progress: Called with the bytes sent and the bytes in all.
+            timeout: Seconds of each try; None means ten minutes.
+
+        Returns:
+            The reference to put into a memory.
+        """
+        blob = in_thread(BlobSource, source)
+        reference = mip.BlobRef(digest=blob.digest, size=blob.size, media_type=media_type, title=title)
+        attempts = self._caller.attempts(_stubs.QUERY_WRITE, LONG_TIMEOUT * 6)
+        while blob.digest in self.missing([blob.digest]):
+            attempts.next_timeout()
+            try:
+                offset = self._arrived(blob.digest)
+                frames = upload_frames(self._cube, blob, offset, progress)
+                self._caller.upload(_stubs.WRITE_BLOB, frames, timeout or LONG_TIMEOUT)
+                break
+            except MipError as error:
+                delay = attempts.delay_after(error)
+                if delay is None:
+                    raise
+                sleep(delay)
+        if progress is not None:
+            progress(blob.size, blob.size)
+        return reference
+
+    def read(self, digest: str, *, timeout: float | None = None) -> bytes:
+        """Returns the bytes of a blob, checked against the digest."""
+        buffer = io.BytesIO()
+        self._receive(BlobReceiver(self._cube, digest, buffer, None), timeout)
+        return buffer.getvalue()
+
+    def download(
+        self,
+        digest: str,
+        path: str | Path,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+        timeout: float | None = None,
+    ) -> Path:
+        """Writes a blob to a file, checked against the digest. A partial file (`.part`) of an earlier try is used.
+
+        Args:
+            digest: The blob, `sha256:…`.
+            path: The file.
+            progress: Called with the bytes received and the bytes in all.
+            timeout: Seconds of each try; None means ten minutes.
+
+        Raises:
+            DataLoss: The bytes do not have the digest; nothing is left behind.
+        """
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        with open(part, "a+b") as file:
+            receiver = BlobReceiver(self._cube, digest, file, progress)
+            in_thread(receiver.resume)
+            try:
+                self._receive(receiver, timeout)
+            except MipError:
+                if receiver.corrupt:
+                    part.unlink(missing_ok=True)
+                raise
+        part.replace(path)
+        return path
+
+    def missing(self, digests: Iterable[str], *, timeout: float | None = None) -> list[str]:
+        """Returns those digests that the cube does not hold, in order."""
+        request = mip.FindMissingBlobsRequest(parent=self._cube, digests=list(digests))
+        return (self._caller.call(_stubs.FIND_MISSING_BLOBS, request, timeout)).digests
+
+    def _arrived(self, digest: str) -> int:
+        """Returns how much of an interrupted upload the server has."""
+        request = mip.QueryWriteRequest(parent=self._cube, digest=digest)
+        try:
+            return (self._caller.call(_stubs.QUERY_WRITE, request)).committed_size
+        except NotFound:
+            return 0
+
+    def _receive(self, receiver: BlobReceiver, timeout: float | None) -> None:
+        attempts = self._caller.attempts(_stubs.READ_BLOB, LONG_TIMEOUT * 6)
+        while True:
+            attempts.next_timeout()
+            try:
+                for frame in self._caller.stream(_stubs.READ_BLOB, receiver.request(), timeout or LONG_TIMEOUT):
+                    receiver.take(frame)
+                receiver.finish()
+                return
+            except MipError as error:
+                delay = attempts.delay_after(error)
+                if delay is None:
+                    raise
+                sleep(delay)

@@ -1,0 +1,51 @@
+# Generated from memos_sdk/_async/jobs.py by tools/gen_sync_client.py.
+# fmt: off
+# ruff: noqa: I001, UP028, RUF100
+"""Jobs: long work."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+
+from memos_sdk import _stubs
+from memos_sdk._sync.caller import Caller
+from memos_sdk._core.names import cube_name
+from memos_sdk._gen.mip import v1 as mip
+
+
+class Jobs:
+    """Shows long work, waits for it and ends it."""
+
+    def __init__(self, caller: Caller) -> None:
+        """Is made by the client."""
+        self._caller = caller
+
+    def list(self, cube: str, *, page_size: int = 0, timeout: float | None = None) -> Iterator[mip.Job]:
+        """Yields the jobs of a cube, newest first."""
+        request = mip.ListJobsRequest(parent=cube_name(cube), page_size=page_size)
+        for job in self._caller.pages(_stubs.LIST_JOBS, request, "jobs", timeout):
+            yield job
+
+    def get(self, name: str, *, timeout: float | None = None) -> mip.Job:
+        """Returns a job, by its name `cubes/{cube}/jobs/{job}`."""
+        response = self._caller.call(_stubs.GET_JOB, mip.GetJobRequest(name=name), timeout)
+        return response.job or mip.Job()
+
+    def wait(self, name: str, *, seconds: float = 30.0) -> mip.Job:
+        """Returns a job when it has ended, or as it is when the time is over.
+
+        Args:
+            name: The job.
+            seconds: How long to wait, at most 600.
+        """
+        request = mip.WaitJobRequest(name=name, timeout=datetime.timedelta(seconds=seconds))
+        # The server answers when the time is over; the call itself gets a little more.
+        response = self._caller.call(_stubs.WAIT_JOB, request, seconds + 15.0)
+        return response.job or mip.Job()
+
+    def cancel(self, name: str, *, request_id: str = "", timeout: float | None = None) -> mip.Job:
+        """Asks a job to end, and returns it."""
+        request = mip.CancelJobRequest(name=name, request_id=request_id)
+        response = self._caller.call(_stubs.CANCEL_JOB, request, timeout)
+        return response.job or mip.Job()
