@@ -2,8 +2,8 @@
 
 Of each page the ```sh and ```python blocks run in order, in one shell, beside one real server with a data folder of its
 own; a ```text or ```json block right after one is what it must print, with `…` for anything within a line and a line of
-`…` alone for any lines. What cannot run stands under an HTML comment `<!-- not run: reason -->`. The port 7600 is replaced
-by a free one. Blocks that need grpcurl run where it is installed; `.ci/run` installs it.
+`…` alone for any lines. What cannot run stands under an HTML comment `<!-- not run: reason -->`. The port 7600 is
+replaced by a free one. Blocks that need grpcurl run where it is installed; `.ci/run` installs it.
 """
 
 from __future__ import annotations
