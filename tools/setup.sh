@@ -17,16 +17,21 @@ case $purpose in
 esac
 
 find_python() {
-  local candidate
-  for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11 python; do
-    [[ -n $candidate ]] && command -v "$candidate" >/dev/null || continue
+  local candidate candidates=(python3 python3.14 python3.13 python3.12 python3.11 python)
+  [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
+    command -v "$candidate" >/dev/null || continue
     if "$candidate" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' 2>/dev/null; then
       # What the name resolves to (a version manager's shim, for one) must not matter to what is installed with it.
       "$candidate" -c 'import sys; print(sys.executable)'
       return
     fi
   done
-  echo "setup: no Python 3.11 or later found; install one, or name it: make ${purpose} PYTHON=/path/to/python3" >&2
+  if [[ -n ${PYTHON:-} ]]; then
+    echo "setup: $PYTHON is no Python 3.11 or later" >&2
+  else
+    echo "setup: no Python 3.11 or later found; install one, or name it: make setup PYTHON=/path/to/python3" >&2
+  fi
   return 1
 }
 
