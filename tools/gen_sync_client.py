@@ -12,7 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent / "memos_sdk"
 BY_HAND = {"__init__.py", "transport.py"}
-HEADER = "# Generated from memos_sdk/_async/{name} by tools/gen_sync_client.py.\n# fmt: off\n# ruff: noqa: I001, UP028, RUF100\n"
+HEADER = (
+    "# Generated from memos_sdk/_async/{name} by tools/gen_sync_client.py.\n"
+    "# fmt: off\n# ruff: noqa: I001, UP028, RUF100\n"
+)
 REPLACEMENTS = (
     (r"\basync def\b", "def"),
     (r"\basync for\b", "for"),
