@@ -1,0 +1,376 @@
+"""Blobs as files: `blobs/<cube uid>/<first two digits>/<hexadecimal digest>`, an unfinished upload with `.part` behind.
+
+A blob becomes visible by a rename after its file was fsynced, and `finish` returns after its folders were: power loss
+leaves either no blob or the whole one. Nothing here follows a symbolic link, and every name is checked before it
+becomes a path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from memos_server.errors import MipError
+
+PIECE_BYTES: Final = 2**20
+"""The size of what `read` yields, in bytes."""
+
+UPLOAD_LIFETIME_S: Final = 86_400
+"""How long an upload that nobody continues is kept, in seconds."""
+
+MAX_HASHES: Final = 256
+"""The most uploads whose running SHA-256 is kept in memory; another one is hashed again when it goes on."""
+
+_UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})", re.ASCII)
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+T = TypeVar("T")
+
+
+class FilesystemBlobStore:
+    """The BlobStore port on a local file system. Blocking work runs in the store's own threads."""
+
+    def __init__(self, data_dir: str, max_blob_bytes: int = 16 * 2**30, threads: int = 4) -> None:
+        """Makes the store.
+
+        Args:
+            data_dir: The data folder; blobs go to `blobs` in it.
+            max_blob_bytes: The most bytes of a blob.
+            threads: How many threads do the blocking work.
+        """
+        self._root = Path(data_dir) / "blobs"
+        self._max_blob_bytes = int(max_blob_bytes)
+        self._threads = int(threads)
+        self._pool: ThreadPoolExecutor | None = None
+        self._hashes: dict[Path, tuple[int, Any]] = {}
+        self._hashes_lock = threading.Lock()
+        self._locks: dict[Path, tuple[asyncio.Lock, int]] = {}
+
+    async def open(self) -> None:
+        """Prepares the store and drops uploads older than a day."""
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="blobs")
+        await self._run(self._prepare)
+
+    async def close(self) -> None:
+        """Waits for work under way and ends the threads."""
+        pool, self._pool = self._pool, None
+        self._hashes.clear()
+        if pool is not None:
+            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
+
+    async def size(self, cube_uid: str, digest: str) -> int | None:
+        """Returns the blob's size, or None when it is absent."""
+        path = self._path(cube_uid, digest)
+        return await self._run(lambda: _regular_size(path))
+
+    async def upload_size(self, cube_uid: str, digest: str) -> int:
+        """Returns how many bytes of an unfinished upload are stored; 0 when there is none."""
+        part = self._part(cube_uid, digest)
+        return await self._run(lambda: _regular_size(part) or 0)
+
+    async def append(self, cube_uid: str, digest: str, offset: int, data: bytes) -> None:
+        """Appends to an upload.
+
+        Raises:
+            MipError: INVALID_STREAM when `offset` is not the stored size; FIELD_TOO_LARGE when the blob would be
+                larger than a blob may be; STORAGE_FULL when the disk is.
+        """
+        part = self._part(cube_uid, digest)
+        async with self._exclusive(part):
+            await self._run(lambda: self._append(part, offset, data))
+
+    async def finish(self, cube_uid: str, digest: str, size: int) -> None:
+        """Verifies size and SHA-256, fsyncs file and folders, and makes the blob visible; once it is, does nothing.
+
+        Raises:
+            MipError: DIGEST_MISMATCH (the upload is dropped); UPLOAD_INCOMPLETE when bytes are missing.
+        """
+        part, path = self._part(cube_uid, digest), self._path(cube_uid, digest)
+        async with self._exclusive(part):
+            await self._run(lambda: self._finish(part, path, size))
+
+    async def read(self, cube_uid: str, digest: str, offset: int = 0, limit: int = 0) -> AsyncIterator[bytes]:
+        """Yields the bytes in pieces of at most 1 MiB; `limit` 0 means to the end.
+
+        The file stays open while it is read, so a blob that is deleted meanwhile is still read whole.
+
+        Raises:
+            MipError: BLOB_NOT_FOUND; DATA_CORRUPT when a whole read does not have the digest.
+        """
+        path = self._path(cube_uid, digest)
+        # A list, so that a call cancelled while the file is being opened still closes it.
+        opened: list[int] = []
+        try:
+            await self._run(lambda: opened.extend(_open_regular(path)))
+            if not opened:
+                raise MipError("BLOB_NOT_FOUND", "The blob does not exist", metadata={"digest": digest})
+            whole = hashlib.sha256() if offset == 0 and limit == 0 else None
+            position, left = max(offset, 0), limit
+            while True:
+                wanted = min(PIECE_BYTES, left) if limit else PIECE_BYTES
+                piece = await self._run(_piece_reader(opened[0], wanted, position, whole)) if wanted else b""
+                if not piece:
+                    break
+                position += len(piece)
+                left -= len(piece)
+                yield piece
+            if whole is not None and f"sha256:{whole.hexdigest()}" != digest:
+                raise MipError("DATA_CORRUPT", "The stored blob does not have its digest", metadata={"digest": digest})
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    async def delete(self, cube_uid: str, digest: str) -> None:
+        """Erases the blob or an upload of it; absent is fine. Durable when it returns."""
+        part, path = self._part(cube_uid, digest), self._path(cube_uid, digest)
+        async with self._exclusive(part):
+            await self._run(lambda: self._delete(part, path))
+
+    async def drop_cube(self, cube_uid: str) -> None:
+        """Erases all blobs of a cube. Durable when it returns."""
+        folder = self._folder(cube_uid)
+        await self._run(lambda: self._drop(folder))
+
+    # Names become paths only here.
+
+    def _folder(self, cube_uid: str) -> Path:
+        if not _UID.fullmatch(cube_uid):
+            raise ValueError("the cube's uid is not a lower-case UUID")
+        return self._root / cube_uid
+
+    def _path(self, cube_uid: str, digest: str) -> Path:
+        found = _DIGEST.fullmatch(digest)
+        if found is None:
+            raise MipError("INVALID_FIELD", "A digest is sha256: and 64 lower-case hexadecimal digits")
+        return self._folder(cube_uid) / found[1][:2] / found[1]
+
+    def _part(self, cube_uid: str, digest: str) -> Path:
+        path = self._path(cube_uid, digest)
+        return path.with_name(f"{path.name}.part")
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        if self._pool is None:
+            raise RuntimeError("the blob store is not open")
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The thread goes on: what it works on must not be let go of before it is done.
+            await asyncio.wait([future])
+            raise
+
+    @contextlib.asynccontextmanager
+    async def _exclusive(self, part: Path) -> AsyncIterator[None]:
+        """Holds off other writers of one blob; a lock exists only while somebody needs it."""
+        lock, users = self._locks.get(part, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._locks[part] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(part)
+            if users > 1:
+                self._locks[part] = (lock, users - 1)
+
+    # From here on: in a thread.
+
+    def _prepare(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        oldest = time.time() - UPLOAD_LIFETIME_S
+        for part in self._root.glob("*/??/*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if part.lstat().st_mtime < oldest:
+                    part.unlink()
+
+    def _append(self, part: Path, offset: int, data: bytes) -> None:
+        with _full_disk_is_an_answer():
+            _make_folders(self._root, part.parent)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(part, flags, 0o600)
+            try:
+                self._append_to(descriptor, part, offset, data)
+            finally:
+                os.close(descriptor)
+
+    def _append_to(self, descriptor: int, part: Path, offset: int, data: bytes) -> None:
+        stored = _checked_size(descriptor, part)
+        if offset != stored:
+            raise MipError(
+                "INVALID_STREAM",
+                f"The upload goes on at {stored}, not at {offset}",
+                metadata={"offset": str(stored)},
+            )
+        if stored + len(data) > self._max_blob_bytes:
+            raise MipError("FIELD_TOO_LARGE", f"A blob may have {self._max_blob_bytes} bytes")
+        running = self._running_hash(descriptor, part, stored)
+        self._forget_hash(part)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(descriptor, data[written:], offset + written)
+        except OSError:
+            # What was written in part is taken back, so that the upload's size stays the last acknowledged one.
+            os.ftruncate(descriptor, stored)
+            raise
+        running.update(data)
+        self._keep_hash(part, stored + len(data), running)
+
+    def _running_hash(self, descriptor: int, part: Path, stored: int) -> Any:
+        """Returns SHA-256 over what is stored: the kept one, or, after a restart, computed from the file."""
+        kept = self._hashes.get(part)
+        if kept is not None and kept[0] == stored:
+            return kept[1]
+        running = hashlib.sha256()
+        for piece in _pieces(descriptor):
+            running.update(piece)
+        return running
+
+    def _keep_hash(self, part: Path, size: int, running: Any) -> None:
+        with self._hashes_lock:
+            while len(self._hashes) >= MAX_HASHES:
+                del self._hashes[next(iter(self._hashes))]
+            self._hashes[part] = (size, running)
+
+    def _forget_hash(self, part: Path) -> None:
+        with self._hashes_lock:
+            self._hashes.pop(part, None)
+
+    def _finish(self, part: Path, path: Path, size: int) -> None:
+        if _regular_size(path) == size:
+            self._discard(part)
+            return
+        with _full_disk_is_an_answer():
+            if not size:
+                self._append(part, _regular_size(part) or 0, b"")
+            self._verify(part, path.name, size)
+            os.rename(part, path)
+            self._forget_hash(part)
+            # The folders may be those of an upload that never finished: all of them are made durable.
+            for folder in (path.parent, path.parent.parent, self._root):
+                _fsync_folder(folder)
+
+    def _verify(self, part: Path, digest: str, size: int) -> None:
+        """Checks and fsyncs an upload."""
+        opened = _open_regular(part)
+        if not opened:
+            raise MipError("UPLOAD_INCOMPLETE", "Nothing of the blob was uploaded", metadata={"offset": "0"})
+        descriptor = opened[0]
+        try:
+            stored = _checked_size(descriptor, part)
+            if stored < size:
+                raise MipError(
+                    "UPLOAD_INCOMPLETE", f"{stored} of {size} bytes are there", metadata={"offset": str(stored)}
+                )
+            running = self._running_hash(descriptor, part, stored)
+            if stored != size or running.hexdigest() != digest:
+                self._discard(part)
+                raise MipError("DIGEST_MISMATCH", "The uploaded bytes do not have the announced digest and size")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _discard(self, part: Path) -> None:
+        self._forget_hash(part)
+        part.unlink(missing_ok=True)
+
+    def _delete(self, part: Path, path: Path) -> None:
+        self._discard(part)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            _fsync_folder(path.parent)
+
+    def _drop(self, folder: Path) -> None:
+        with self._hashes_lock:
+            for part in [part for part in self._hashes if part.is_relative_to(folder)]:
+                del self._hashes[part]
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
+        _fsync_folder(self._root)
+
+
+def _regular_size(path: Path) -> int | None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _open_regular(path: Path) -> list[int]:
+    """Returns a descriptor of a regular file to read; none when there is no such file."""
+    try:
+        descriptor = os.open(path, _READ)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return []
+        raise
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return [descriptor]
+    os.close(descriptor)
+    return []
+
+
+@contextlib.contextmanager
+def _full_disk_is_an_answer() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise MipError("STORAGE_FULL", "The disk of the blob store is full; the upload can go on") from error
+        raise
+
+
+def _checked_size(descriptor: int, path: Path) -> int:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file of its own")
+    return status.st_size
+
+
+def _pieces(descriptor: int) -> Iterator[bytes]:
+    position = 0
+    while piece := os.pread(descriptor, PIECE_BYTES, position):
+        yield piece
+        position += len(piece)
+
+
+def _piece_reader(descriptor: int, wanted: int, position: int, whole: Any) -> Callable[[], bytes]:
+    def read() -> bytes:
+        piece = os.pread(descriptor, wanted, position)
+        if whole is not None:
+            whole.update(piece)
+        return piece
+
+    return read
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    for level in (folder.parent, folder):
+        level.mkdir(mode=0o700, exist_ok=True)
+        if level.is_symlink():
+            raise OSError(errno.ELOOP, f"{level.relative_to(root)} is a symbolic link")
+
+
+def _fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
