@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 CHUNK_ROWS = 8192
 """Rows per chunk of vectors: the unit of allocation, of the files of a snapshot, and of the matrix product."""
 
-GATHER_SHARE = 0.3
+GATHER_SHARE = 0.25
 """Below this share of wanted rows it is cheaper to copy them out of a chunk than to multiply all of it (measured)."""
 
 FLOAT32_UNIT = 2.0**-24

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SEGMENT_CAP = 1 << 20
+SEGMENT_CAP = 1 << 19
 """Segments are not merged beyond this many postings, which bounds the time that a batch can take."""
 
 COUNT_MAX = 65535
@@ -141,10 +141,12 @@ class Postings:
         return self._get(number)
 
     def _get(self, number: int) -> tuple[NDArray[np.int32], NDArray[np.uint16]]:
+        # Of the ids' own type: for any other, numpy would convert all of them first.
+        wanted = np.int32(number)
         ordinals = []
         counts = []
         for segment in self.segments:
-            place = int(segment.ids.searchsorted(number))
+            place = int(segment.ids.searchsorted(wanted))
             if place < len(segment.ids) and segment.ids[place] == number:
                 low, high = segment.starts[place], segment.starts[place + 1]
                 ordinals.append(segment.ordinals[low:high])

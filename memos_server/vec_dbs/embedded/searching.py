@@ -15,8 +15,8 @@ from memos_server.vec_dbs.embedded.cube_index import CubeIndex
 from memos_server.vec_dbs.embedded.predicates import passing
 from memos_server.vec_dbs.embedded.views import View, make_view, statistics
 
-VIEWS = 8
-"""How many views (about 16 bytes per content each) are kept for the next search of the same revision and clearance."""
+VIEWS = 4
+"""How many views are kept for the next search of the same revision and clearance: 16 to 144 bytes per content each."""
 
 _ViewKey = tuple[int, int, int, frozenset[tuple[str, int]]]
 
@@ -59,7 +59,7 @@ class CubeSearcher:
             found = (scores > 0) & wanted
             near = _nearly_best(scores, found, query.depth, relative=bm25.slack(terms))
             exact, _ = bm25.exact(terms, stats, cube.contents.length.values, near, self._k1, self._b)
-            by_words = self._best(view, near, exact, query.depth)
+            by_words = near[self._order(view, near, exact, query.depth)]
 
         by_vector: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         cosines: NDArray[np.float64] = np.empty(0, dtype=np.float64)
@@ -69,8 +69,9 @@ class CubeSearcher:
             near = _nearly_best(
                 cube.vectors.approximate(vector, embedded), embedded, query.depth, absolute=cube.vectors.slack
             )
-            by_vector = self._best(view, near, cube.vectors.exact(vector, near), query.depth)
-            cosines = cube.vectors.exact(vector, by_vector)
+            exact = cube.vectors.exact(vector, near)
+            order = self._order(view, near, exact, query.depth)
+            by_vector, cosines = near[order], exact[order]
             found |= embedded
 
         chosen = np.concatenate([by_words, by_vector[~np.isin(by_vector, by_words)]])
@@ -157,18 +158,18 @@ class CubeSearcher:
         uids: NDArray[np.bytes_] = self._cube.items.uid.values[self._cube.versions.item.values[view.version[contents]]]
         return uids
 
-    def _best(
+    def _order(
         self, view: View, contents: NDArray[np.int64], scores: NDArray[np.float64], depth: int
     ) -> NDArray[np.int64]:
-        """Returns the best contents, best first, ties by uid."""
-        return contents[np.lexsort((self._uids(view, contents), -scores))[:depth]]
+        """Returns the places of the best contents, best first, ties by uid."""
+        return np.lexsort((self._uids(view, contents), -scores))[:depth]
 
     def _newest(self, query: IndexQuery, view: View, wanted: NDArray[np.bool_]) -> IndexResult:
         rows = np.flatnonzero(wanted)
         created = np.zeros(len(wanted), dtype=np.float64)
         created[rows] = self._cube.versions.created.values[view.version[rows]]
         near = _nearly_best(created, wanted, query.depth)
-        chosen = self._best(view, near, created[near], query.depth)
+        chosen = near[self._order(view, near, created[near], query.depth)]
         nothing = np.zeros((0, len(chosen)), dtype=np.bool_)
         candidates = self._candidates(query, view, chosen, np.zeros(len(chosen)), [], nothing)
         return IndexResult(query.revision, candidates, exhausted=len(chosen) == len(rows))
@@ -191,10 +192,17 @@ class CubeSearcher:
                 cosines[place] = cosine
         uids: list[bytes] = self._uids(view, chosen).tolist()
         since: list[int] = cube.versions.since.values[view.version[chosen]].tolist()
-        has: list[list[bool]] = matched.T.tolist()
+        width = len(terms)
+        hits = matched.T.tobytes()
+        patterns = [hits[width * place : width * (place + 1)] for place in range(len(chosen))]
+        names = {
+            pattern: tuple(term for term, hit in zip(terms, pattern, strict=True) if hit) for pattern in set(patterns)
+        }
         return [
-            Candidate(uid.decode(), revision, score, cosine, tuple(t for t, hit in zip(terms, row, strict=True) if hit))
-            for uid, revision, score, cosine, row in zip(uids, since, lexical.tolist(), cosines, has, strict=True)
+            Candidate(uid.decode(), revision, score, cosine, names[pattern])
+            for uid, revision, score, cosine, pattern in zip(
+                uids, since, lexical.tolist(), cosines, patterns, strict=True
+            )
         ]
 
 

@@ -25,6 +25,7 @@ class Statistics:
         mean_length: Their mean number of terms; 1.0 when there is none or all are empty.
         everything: True when `base` holds for every content, so that a document frequency is a length.
         norm: float32 per content: k1 * (1 - b + b * length / mean_length).
+        common: term -> float32 per content, its weights, for common terms; filled as asked for.
     """
 
     base: NDArray[np.bool_]
@@ -32,6 +33,7 @@ class Statistics:
     mean_length: float
     everything: bool
     norm: NDArray[np.float32]
+    common: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
