@@ -9,13 +9,12 @@ from typing import Any, TypeVar
 import betterproto2
 
 from memos_sdk._core.heads import HeadStore
+from memos_sdk._core.status import PARSE_ERRORS
 from memos_sdk._gen.mip import v1 as mip
 from memos_sdk._stubs import Method
 from memos_sdk.errors import DataLoss, UsageError
 
 MessageT = TypeVar("MessageT", bound=betterproto2.Message)
-
-_PARSE_ERRORS = (EOFError, ValueError, OverflowError, struct.error, TypeError)
 
 
 def encode(method: Method[Any, Any], request: betterproto2.Message) -> bytes:
@@ -45,7 +44,7 @@ def decode(method: Method[Any, Any], response: type[MessageT], data: bytes) -> M
     """
     try:
         return response.parse(data)
-    except _PARSE_ERRORS as error:
+    except PARSE_ERRORS as error:
         raise DataLoss(
             f"the server's answer to {method.name} does not parse: {error}",
             reason="MALFORMED_RESPONSE",

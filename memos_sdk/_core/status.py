@@ -17,6 +17,9 @@ from memos_sdk._gen.google.protobuf import Duration
 
 DETAILS_TRAILER = "grpc-status-details-bin"
 
+# What betterproto2 raises on bytes that are not the message; it has no error class of its own.
+PARSE_ERRORS = (EOFError, ValueError, OverflowError, KeyError, AttributeError, TypeError, struct.error)
+
 
 @dataclasses.dataclass(eq=False, repr=False)
 class AnyMessage(betterproto2.Message):
@@ -97,7 +100,7 @@ def parse_details(raw: bytes) -> Details:
     """Decodes the trailer; bytes that do not parse, from a proxy for instance, count as no details."""
     try:
         return _parse(raw)
-    except (EOFError, ValueError, OverflowError, struct.error, TypeError):
+    except PARSE_ERRORS:
         return Details()
 
 
@@ -108,11 +111,11 @@ def _parse(raw: bytes) -> Details:
         if kind == "google.rpc.ErrorInfo":
             info = ErrorInfo.parse(detail.value)
             if info.domain == "mip":
-                reason = info.reason
-                metadata = {entry.key: entry.value for entry in info.metadata}
+                reason = str(info.reason)
+                metadata = {str(entry.key): str(entry.value) for entry in info.metadata}
         elif kind == "google.rpc.BadRequest":
             bad = BadRequest.parse(detail.value)
-            violations += [(violation.field, violation.description) for violation in bad.field_violations]
+            violations += [(str(violation.field), str(violation.description)) for violation in bad.field_violations]
         elif kind == "google.rpc.RetryInfo":
             delay = RetryInfo.parse(detail.value).retry_delay
             retry_after = None if delay is None else max(0.0, delay.total_seconds())

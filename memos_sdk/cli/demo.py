@@ -142,9 +142,8 @@ def _tour(show: _Show, mip: Client, texts: list[Path], query: str) -> None:
     verdict = cube.verify()
     show.fact("verified", verdict.valid)
     show.fact("head_digest", verdict.head_digest.hex())
-    show.line(
-        f"{'verified' if verdict else 'DOES NOT VERIFY'}: {verdict.commits_checked} commits, head {verdict.head_digest.hex()}"
-    )
+    verdict_text = "verified" if verdict else "DOES NOT VERIFY"
+    show.line(f"{verdict_text}: {verdict.commits_checked} commits, head {verdict.head_digest.hex()}")
     if not verdict:
         raise DataLoss("the demo's cube does not verify", reason="DATA_CORRUPT")
 

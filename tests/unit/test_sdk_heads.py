@@ -1,0 +1,102 @@
+"""The heads that a client remembers, and what it does with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_mip import CUBE_UID, FakeMip, Notes, commit, cube, digest_of
+
+from memos_sdk import Client, Head, HeadMismatch, HeadStore, UsageError
+from memos_server._pb.mip.v1 import cube_service_pb2, memory_service_pb2
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeMip]:
+    server = FakeMip()
+    yield server
+    server.stop()
+
+
+def observed(store: HeadStore, revision: int) -> None:
+    store.observe(CUBE_UID, revision, digest_of(revision), digest_of(revision - 1))
+
+
+def test_the_newest_head_is_kept() -> None:
+    store = HeadStore()
+    observed(store, 3)
+    observed(store, 5)
+    observed(store, 4)
+    assert store.get(CUBE_UID) == Head(5, digest_of(5))
+    assert store.get("another") is None
+
+
+def test_a_commit_that_does_not_continue_the_head_is_an_alarm() -> None:
+    store = HeadStore()
+    observed(store, 3)
+    with pytest.raises(HeadMismatch) as caught:
+        store.observe(CUBE_UID, 4, digest_of(4), b"x" * 32)
+    assert caught.value.reason == "HEAD_MISMATCH"
+    assert caught.value.metadata["seen_digest"] == digest_of(3).hex()
+    with pytest.raises(HeadMismatch):
+        store.observe(CUBE_UID, 3, b"y" * 32, digest_of(2))
+    assert store.get(CUBE_UID) == Head(3, digest_of(3))
+
+
+def test_heads_in_a_file_outlive_the_client_and_merge_with_those_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "heads.json"
+    first, second = HeadStore(path), HeadStore(path)
+    observed(first, 7)
+    second.observe("another", 2, digest_of(2), digest_of(1))
+    assert HeadStore(path).get(CUBE_UID) == Head(7, digest_of(7))
+    assert HeadStore(path).get("another") == Head(2, digest_of(2))
+    assert [entry.name for entry in path.parent.iterdir()] == ["heads.json"]
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{", json.dumps({"u": {"revision": "x"}}), json.dumps({"u": 3})])
+def test_a_damaged_file_is_an_error_and_not_an_empty_memory(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "heads.json"
+    path.write_text(damage)
+    with pytest.raises(UsageError) as caught:
+        HeadStore(path)
+    assert caught.value.reason == "HEADS_UNREADABLE"
+
+
+def test_verify_sends_the_newest_head_that_the_client_has_seen(fake: FakeMip) -> None:
+    Notes(fake)
+    answer = cube_service_pb2.VerifyCubeResponse(valid=True, head_revision=3, head_digest=digest_of(3))
+    fake.on("VerifyCube", lambda request: answer)
+    with Client(fake.address, token="") as client:
+        notes = client.cube("notes")
+        assert notes.verify()
+        notes.add("one")
+        notes.add("two")
+        notes.verify()
+        notes.verify(use_known_head=False)
+        notes.verify(expected=(2, digest_of(2)))
+    sent = [(call.request.expected_revision, call.request.expected_head_digest) for call in fake.named("VerifyCube")]
+    assert sent == [(0, b""), (3, digest_of(3)), (0, b""), (2, digest_of(2))]
+
+
+def test_a_verdict_is_false_when_something_was_found(fake: FakeMip) -> None:
+    answer = cube_service_pb2.VerifyCubeResponse(valid=False, head_revision=3)
+    answer.findings.add(kind="chain", resource="cubes/notes/commits/2", revision=2, message="the digest differs")
+    fake.on("GetCube", lambda request: cube_service_pb2.GetCubeResponse(cube=cube()))
+    fake.on("VerifyCube", lambda request: answer)
+    with Client(fake.address, token="") as client:
+        verdict = client.cube("notes").verify()
+    assert not verdict
+    assert [(finding.kind, finding.revision) for finding in verdict.findings] == [("chain", 2)]
+
+
+def test_a_server_that_rewrote_its_log_is_noticed_by_the_next_change(fake: FakeMip) -> None:
+    Notes(fake)
+    with Client(fake.address, token="") as client:
+        client.cube("notes").add("one")
+        rewritten = commit(3)
+        rewritten.parent_digest = b"z" * 32
+        fake.on("AddMemories", lambda request: memory_service_pb2.AddMemoriesResponse(commit=rewritten))
+        with pytest.raises(HeadMismatch):
+            client.cube("notes").add("two")
