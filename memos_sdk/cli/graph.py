@@ -93,7 +93,7 @@ def _show(cli: Cli, found: Traversal) -> None:
     for visit, memory in zip(found, found.memories, strict=True):
         via = f"{visit.via.type} " if visit.via is not None else ""
         text = " ".join(memory.text.split())
-        cli.say("  " * visit.depth + f"{via}{memory.id}  {text}")
+        cli.say(("  " * visit.depth + f"{via}{memory.id}  {text}").rstrip())
     if found.truncated:
         cli.note("there is more; raise --limit")
 
