@@ -367,7 +367,8 @@ def test_nobody_listening_is_status_6_with_a_remedy(memos: Memos) -> None:
     assert gone.status == 6
     assert gone.err == (
         "error: CONNECT_FAILED: no server answers at 127.0.0.1:9\n"
-        "remedy: Start a server with `memos serve`, or name the address with --target, Client(target) or MEMOS_TARGET.\n"
+        "remedy: Start a server with `memos serve`, or name the address with --target, Client(target) "
+        "or MEMOS_TARGET.\n"
     )
 
 
