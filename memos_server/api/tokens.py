@@ -196,3 +196,15 @@ _NEW_KEY: Final = "Restore the file from a backup, or remove it: a new key is ma
 def _invalid() -> MipError:
     # One message for all causes: what is wrong with a forged token is nobody's business.
     return MipError("TOKEN_INVALID", "The token is not one that this server issued")
+
+
+def audience_of(path: Path) -> str:
+    """Returns the audience of a server's tokens: `mip:` and the first 16 hexadecimal digits of SHA-256 over the public
+    key, so that a token of one server means nothing to another.
+
+    Raises:
+        SetupError: The file holds no usable key.
+    """
+    key = TokenSigner.open(path, "")._public_key
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return f"mip:{hashlib.sha256(raw).hexdigest()[:16]}"

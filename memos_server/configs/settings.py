@@ -123,8 +123,10 @@ class LimitSettings(_Section):
         max_search_cubes: The most cubes that one SearchMemories names.
     """
 
-    max_request_bytes: int = Field(default=16 * 2**20, ge=2**20 + 2**16, le=2**30)
-    max_response_bytes: int = Field(default=16 * 2**20, ge=2**20 + 2**16, le=2**30)
+    # A batch as large as a request may be comes back whole, names and times added, and must fit the 4 MiB that gRPC
+    # clients accept by default (docs/adr/0007-bounded-batches.md).
+    max_request_bytes: int = Field(default=3 * 2**20, ge=2**20 + 2**16, le=3 * 2**20)
+    max_response_bytes: int = Field(default=4 * 2**20, ge=4 * 2**20, le=4 * 2**20)
     max_batch_memories: int = Field(default=1000, ge=1, le=1000)
     max_page_size: int = Field(default=1000, ge=1, le=1000)
     max_top_k: int = Field(default=1000, ge=1, le=1000)
@@ -141,6 +143,28 @@ class EmbeddingSettings(_Section):
     """
 
     default_model: str = Field(default="all-MiniLM-L6-v2", min_length=1, max_length=256)
+
+
+class WatchSettings(_Section):
+    """How streams are kept.
+
+    Attributes:
+        heartbeat_s: How often WatchCube tells that it lives while nothing happens, seconds.
+        slow_reader_s: How long a client may take for one frame of a stream, seconds.
+    """
+
+    heartbeat_s: float = Field(default=10.0, gt=0, le=3600)
+    slow_reader_s: float = Field(default=60.0, gt=0, le=3600)
+
+
+class SearchSettings(_Section):
+    """How searches behave.
+
+    Attributes:
+        index_wait_s: How long a search waits for its index to reach the log's head, seconds; then it says `stale`.
+    """
+
+    index_wait_s: float = Field(default=10.0, ge=0, le=600)
 
 
 class LogSettings(_Section):
@@ -169,6 +193,8 @@ class Settings(BaseSettings):
         embedder: The embedder (`memos.embedders`); backend `none` runs none.
         limits: The largest requests.
         embedding: How new cubes are embedded.
+        watch: How streams are kept.
+        search: How searches behave.
         log: What is logged.
     """
 
@@ -191,6 +217,8 @@ class Settings(BaseSettings):
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
+    watch: WatchSettings = Field(default_factory=WatchSettings)
+    search: SearchSettings = Field(default_factory=SearchSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @property

@@ -333,7 +333,7 @@ class Direction(betterproto2.Enum):
 
     UNSPECIFIED = 0
     """
-    DIRECTION_OUTGOING.
+    The default of the RPC: outgoing for Traverse, both for ListRelations.
     """
 
     OUTGOING = 1

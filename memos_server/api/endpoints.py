@@ -1,0 +1,175 @@
+"""The one way of every call: parse, authenticate, validate, authorize, run the use case, answer or explain.
+
+Requests arrive as bytes, so that a message that does not parse gets a reason like every other error. The order matters:
+nobody learns anything of a request's validity without a token, and nothing is looked up before names are well-formed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple, NoReturn, cast
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from memos_server._pb.mip.v1 import options_pb2
+from memos_server._pb.mip.v1.cube_service_pb2 import WatchCubeResponse
+from memos_server.api.accounts import REFUSED, Accounts, RefusedCalls
+from memos_server.api.resources import Rule, rule_of
+from memos_server.api.status import from_exception, message_of, status_code, trailing_metadata
+from memos_server.api.validation import validate
+from memos_server.errors import MipError
+from memos_server.graph_dbs.base import PrincipalAccess
+from memos_server.mem_os.access import require
+from memos_server.mem_os.context import Call, Mos
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+UseCase = Callable[..., Any]
+_ANYONE = PrincipalAccess("", known=False, disabled=False)
+
+
+class Server(NamedTuple):
+    """What endpoints share."""
+
+    mos: Mos
+    accounts: Accounts
+    refused: RefusedCalls
+
+
+class Endpoint:
+    """One RPC."""
+
+    def __init__(self, server: Server, method: MethodDescriptor, use_case: UseCase) -> None:
+        """Serves an RPC with a use case.
+
+        Raises:
+            SetupError: The RPC declares no usable permission.
+        """
+        self._server = server
+        self._use_case = use_case
+        self._rule: Rule = rule_of(method)
+        self._request_class = GetMessageClass(method.input_type)
+        self._path = f"/{method.containing_service.full_name}/{method.name}"
+        self._max_bytes = server.mos.settings.limits.max_request_bytes
+
+    def _parse(self, raw: bytes) -> Message:
+        if len(raw) > self._max_bytes:
+            raise MipError(
+                "REQUEST_TOO_LARGE",
+                f"the request has {len(raw)} bytes, at most {self._max_bytes} are accepted",
+                metadata={"max_request_bytes": str(self._max_bytes)},
+            )
+        return self._request_class.FromString(raw)
+
+    async def _call(self, context: Context) -> Call:
+        if self._rule.permission == options_pb2.PERMISSION_OPEN:
+            return Call(self._path, _ANYONE)
+        metadata = context.invocation_metadata() or ()
+        access, token_id = await self._server.accounts.authenticate([(key, value) for key, value in metadata])
+        return Call(self._path, access, token_id)
+
+    def _admit(self, call: Call, request: Message) -> None:
+        validate(request)
+        if self._rule.paths:
+            require(call.access, self._rule.permission, self._rule.resolve(request))
+        elif self._rule.permission != options_pb2.PERMISSION_OPEN:
+            require(call.access, self._rule.permission, [""])
+
+    async def unary(self, raw: bytes, context: Context) -> bytes:
+        """Serves a unary call."""
+        call = None
+        try:
+            call = await self._call(context)
+            request = self._parse(raw)
+            self._admit(call, request)
+            response: Message = await self._use_case(self._server.mos, call, request)
+            return response.SerializeToString()
+        except Exception as error:
+            await self._fail(context, call, error)
+
+    async def upload(self, frames: AsyncIterator[bytes], context: Context) -> bytes:
+        """Serves a call whose request is a stream; the first frame names what it is about."""
+        call = None
+        try:
+            call = await self._call(context)
+            first = await anext(aiter(frames), None)
+            if first is None:
+                raise MipError("INVALID_STREAM", "the stream is empty")
+            request = self._parse(first)
+            self._admit(call, request)
+
+            async def parsed() -> AsyncIterator[Message]:
+                async for raw in frames:
+                    frame = self._parse(raw)
+                    validate(frame)
+                    yield frame
+
+            response: Message = await self._use_case(self._server.mos, call, request, parsed())
+            return response.SerializeToString()
+        except Exception as error:
+            await self._fail(context, call, error)
+
+    async def stream(self, raw: bytes, context: Context) -> None:
+        """Serves a call whose response is a stream; it ends when the caller loses its right to it."""
+        call = None
+        try:
+            call = await self._call(context)
+            request = self._parse(raw)
+            self._admit(call, request)
+            await self._send(context, call, request)
+        except Exception as error:
+            await self._fail(context, call, error)
+
+    async def _send(self, context: Context, call: Call, request: Message) -> None:
+        mos = self._server.mos
+        frames: AsyncIterator[Message] = self._use_case(mos, call, request)
+        changed = asyncio.ensure_future(mos.access.wait())
+        upcoming: asyncio.Future[Message | None] | None = None
+        last_revision = 0
+        try:
+            while True:
+                upcoming = asyncio.ensure_future(cast("Awaitable[Message | None]", anext(frames, None)))
+                while not upcoming.done():
+                    await asyncio.wait({upcoming, changed}, return_when=asyncio.FIRST_COMPLETED)
+                    if changed.done():
+                        changed = asyncio.ensure_future(mos.access.wait())
+                        await self._still_permitted(call, request)
+                frame = upcoming.result()
+                if frame is None:
+                    return
+                try:
+                    async with asyncio.timeout(mos.settings.watch.slow_reader_s):
+                        await context.write(frame.SerializeToString())
+                except TimeoutError:
+                    raise MipError(
+                        "WATCH_TOO_SLOW",
+                        "the client did not take a frame in time",
+                        metadata={"last_revision": str(last_revision)},
+                    ) from None
+                if isinstance(frame, WatchCubeResponse) and frame.HasField("end"):
+                    last_revision = frame.end.revision
+        finally:
+            changed.cancel()
+            if upcoming is not None and not upcoming.done():
+                upcoming.cancel()
+                await asyncio.gather(upcoming, return_exceptions=True)
+            await frames.aclose()  # type: ignore[attr-defined]
+
+    async def _still_permitted(self, call: Call, request: Message) -> None:
+        access = await self._server.accounts.access(call.principal, call.token_id)
+        require(access, self._rule.permission, self._rule.resolve(request))
+        if access.grants != call.access.grants:
+            # What the caller sees has changed in the middle of a stream: it begins anew with what it sees now.
+            raise MipError("PERMISSION_DENIED", "the caller's grants changed; open the stream again")
+
+    async def _fail(self, context: Context, call: Call | None, error: Exception) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        known = from_exception(error)
+        if known.reason in REFUSED:
+            await self._server.refused.count(call.principal if call else "", self._path, known.reason)
+        await context.abort(status_code(known), message_of(known), trailing_metadata(known))

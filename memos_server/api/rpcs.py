@@ -1,0 +1,103 @@
+"""Which use case answers which RPC. The server does not start when one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from google.protobuf.descriptor import FileDescriptor
+
+from memos_server._pb.mip.v1 import (
+    access_service_pb2,
+    blob_service_pb2,
+    cube_service_pb2,
+    graph_service_pb2,
+    job_service_pb2,
+    memory_service_pb2,
+    server_service_pb2,
+    session_service_pb2,
+)
+from memos_server.api.endpoints import UseCase
+from memos_server.mem_os import (
+    adding,
+    blobs,
+    capabilities,
+    commits,
+    cubes,
+    jobs,
+    lifecycle,
+    memories,
+    merging,
+    principals,
+    purging,
+    relations,
+    rewinding,
+    searching,
+    sessions,
+    updating,
+    verifying,
+)
+
+FILES: tuple[FileDescriptor, ...] = (
+    server_service_pb2.DESCRIPTOR,
+    cube_service_pb2.DESCRIPTOR,
+    memory_service_pb2.DESCRIPTOR,
+    graph_service_pb2.DESCRIPTOR,
+    session_service_pb2.DESCRIPTOR,
+    access_service_pb2.DESCRIPTOR,
+    blob_service_pb2.DESCRIPTOR,
+    job_service_pb2.DESCRIPTOR,
+)
+
+USE_CASES: Mapping[str, UseCase] = {
+    "GetCapabilities": capabilities.get_capabilities,
+    "CreateCube": cubes.create_cube,
+    "GetCube": cubes.get_cube,
+    "ListCubes": cubes.list_cubes,
+    "UpdateCube": cubes.update_cube,
+    "DeleteCube": cubes.delete_cube,
+    "UndeleteCube": cubes.undelete_cube,
+    "PurgeCube": purging.purge_cube,
+    "ForkCube": rewinding.fork_cube,
+    "RollbackCube": rewinding.rollback_cube,
+    "ListCommits": commits.list_commits,
+    "GetCommit": commits.get_commit,
+    "ListCommitChanges": commits.list_commit_changes,
+    "WatchCube": commits.watch_cube,
+    "VerifyCube": verifying.verify_cube,
+    "AddMemories": adding.add_memories,
+    "GetMemory": memories.get_memory,
+    "BatchGetMemories": memories.batch_get_memories,
+    "ListMemories": memories.list_memories,
+    "UpdateMemory": updating.update_memory,
+    "TransitionMemories": lifecycle.transition_memories,
+    "MergeMemories": merging.merge_memories,
+    "DeleteMemories": lifecycle.delete_memories,
+    "PurgeMemories": purging.purge_memories,
+    "ListMemoryRevisions": memories.list_memory_revisions,
+    "SearchMemories": searching.search_memories,
+    "CreateRelations": relations.create_relations,
+    "DeleteRelations": relations.delete_relations,
+    "ListRelations": relations.list_relations,
+    "Traverse": relations.traverse,
+    "CreateSession": sessions.create_session,
+    "GetSession": sessions.get_session,
+    "ListSessions": sessions.list_sessions,
+    "EndSession": sessions.end_session,
+    "CreatePrincipal": principals.create_principal,
+    "ListPrincipals": principals.list_principals,
+    "DisablePrincipal": principals.disable_principal,
+    "IssueToken": principals.issue_token,
+    "RevokeToken": principals.revoke_token,
+    "SetGrant": principals.set_grant,
+    "ListGrants": principals.list_grants,
+    "DeleteGrant": principals.delete_grant,
+    "ListAuditEvents": principals.list_audit_events,
+    "FindMissingBlobs": blobs.find_missing_blobs,
+    "WriteBlob": blobs.write_blob,
+    "ReadBlob": blobs.read_blob,
+    "QueryWrite": blobs.query_write,
+    "ListJobs": jobs.list_jobs,
+    "GetJob": jobs.get_job,
+    "WaitJob": jobs.wait_job,
+    "CancelJob": jobs.cancel_job,
+}

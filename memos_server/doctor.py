@@ -1,0 +1,132 @@
+"""`memos doctor`: examines a data folder, and makes what is derived anew."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from memos_server import names
+from memos_server._pb.mip.v1.cube_service_pb2 import VerifyCubeRequest
+from memos_server.configs.data_folder import DataFolder
+from memos_server.configs.errors import SetupError
+from memos_server.configs.settings import Settings
+from memos_server.errors import MipError
+from memos_server.graph_dbs.base import CubeRow, PrincipalAccess, Reader
+from memos_server.main import LOCAL_ADMIN, load_embedder, serving
+from memos_server.mem_os.context import Call, Mos
+from memos_server.mem_os.verifying import verify_cube
+
+_STEP = 500
+
+
+class Check(NamedTuple):
+    """One thing that was examined.
+
+    Attributes:
+        name: What.
+        status: `ok`, `warn`, `fail` or `repaired`.
+        message: What was found.
+        remedy: What to do; empty when nothing.
+    """
+
+    name: str
+    status: str
+    message: str
+    remedy: str = ""
+
+
+async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
+    """Examines a data folder. A folder that a server uses is left to that server, but for what needs no lock.
+
+    Args:
+        settings: The settings; the folder is `settings.data`.
+        repair: True drops damaged indexes, so that they are made anew from the log.
+    """
+    model, missing = load_embedder(settings)
+    if model is None:
+        checks = [Check("model", "warn", missing, "memos models add minilm")]
+    else:
+        checks = [Check("model", "ok", f"{model.name}, {model.dimension} dimensions, {model.runtime}")]
+        model.close()
+    folder = DataFolder(settings.data)
+    if not folder.path.exists():
+        return [*checks, Check("folder", "warn", f"{folder.path} does not exist yet; the first `memos serve` makes it")]
+    running = folder.read_server_info()
+    if running is not None and _answers(running.address):
+        note = f"a server (pid {running.pid}) uses {folder.path} and listens on {running.address}"
+        return [*checks, Check("folder", "ok", note), Check("record", "warn", "not checked: the server is running",
+                "Stop the server, or verify online with `memos cube verify`.")]  # fmt: skip
+    try:
+        return checks + await _offline(settings, repair=repair)
+    except SetupError as error:
+        return [*checks, Check("folder", "fail", str(error), error.remedy)]
+    except MipError as error:
+        return [*checks, Check("record", "fail", error.message, error.remedy)]
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
+    # A port of its own, on loopback, so that an examined folder is not served to anybody.
+    alone = settings.model_copy(update={"listen": "127.0.0.1:0"})
+    checks: list[Check] = []
+    async with serving(alone) as server:
+        mos = server.mos
+        checks.append(Check("folder", "ok", f"{settings.data} is readable and writable"))
+        damaged = await mos.store.check()
+        if damaged:
+            text = "; ".join(damaged[:5])
+            checks.append(Check("record", "fail", f"the record's file is damaged: {text}", "Restore it from a backup."))
+            return checks
+        checks.append(Check("record", "ok", "the record's file is sound"))
+        call = Call("doctor", await _admin(mos))
+        count = 0
+        for cube in await _cubes(mos):
+            count += 1
+            checks += await _cube(mos, call, cube, repair=repair)
+        checks.append(Check("cubes", "ok", f"{count} cubes examined"))
+    return checks
+
+
+async def _admin(mos: Mos) -> PrincipalAccess:
+    async def read(txn: Reader) -> PrincipalAccess:
+        return await txn.access(LOCAL_ADMIN)
+
+    return await mos.read(read)
+
+
+async def _cubes(mos: Mos) -> Sequence[CubeRow]:
+    found: list[CubeRow] = []
+
+    async def read(txn: Reader) -> Sequence[CubeRow]:
+        return await txn.cubes(found[-1].key if found else 0, _STEP)
+
+    while rows := await mos.read(read):
+        found += rows
+    return found
+
+
+async def _cube(mos: Mos, call: Call, cube: CubeRow, *, repair: bool) -> list[Check]:
+    name = names.cube_name(cube.id)
+    request = VerifyCubeRequest(name=name)
+    found = (await verify_cube(mos, call, request)).findings
+    checks = []
+    if repair and any(finding.kind == "index" for finding in found):
+        await mos.keeper.rebuild(cube)
+        found = (await verify_cube(mos, call, request)).findings
+        if not any(finding.kind == "index" for finding in found):
+            checks.append(Check(name, "repaired", "the search index was made anew from the log"))
+    for finding in found[:20]:
+        derived = finding.kind == "index"
+        remedy = "memos doctor --repair" if derived else "Restore the folder from a backup; the log names what changed."
+        checks.append(Check(name, "fail", f"{finding.kind} {finding.resource}: {finding.message}", remedy))
+    return checks or [Check(name, "ok", f"revision {cube.revision}, chain, content and index agree")]
+

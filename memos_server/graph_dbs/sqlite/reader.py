@@ -1,0 +1,317 @@
+"""Reads of the record. The methods are `async` by the port, but never suspend."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from memos_server.graph_dbs.base import (
+    OPEN,
+    ChangeRow,
+    CommitRow,
+    CubeRow,
+    Kind,
+    RequestKey,
+    RequestRow,
+    Version,
+)
+from memos_server.graph_dbs.sqlite.access_reader import AccessReader
+
+_VERSION = """
+    i.key, i.kind, i.id, i.uid, v.from_revision, v.to_revision, v.state, v.sensitivity, v.owner, v.merged_into, v.time,
+    i.create_time, cv.state, cv.sensitivity, cv.from_revision, v.content, i.source, i.target, i.type, v.weight"""
+_CONTENT = "c.commitment, c.salt, c.payload"
+_NO_CONTENT = "c.commitment, x'', x''"
+# The version of item `i` that is valid now, or at :revision; `cv` is the item's current version.
+_JOIN_NOW = """
+    JOIN versions cv ON cv.key = i.version JOIN versions v ON v.key = i.version
+    LEFT JOIN contents c ON c.key = v.content"""
+_JOIN_AT = """
+    JOIN versions cv ON cv.key = i.version
+    JOIN versions v ON v.item = i.key AND v.from_revision <= :revision AND v.to_revision > :revision
+    LEFT JOIN contents c ON c.key = v.content"""
+_CUBE = f"""
+    SELECT u.key, u.id, u.uid, u.owner, u.revision, u.head_digest, u.head_time, u.create_time, {_VERSION}, {_CONTENT}
+    FROM cubes u JOIN items i ON i.cube = u.key AND i.kind = 0 AND i.key = u.settings {_JOIN_NOW}"""
+
+_LIMIT_OF_VARIABLES = 500
+
+
+def _uuid(blob: bytes | None) -> str:
+    return str(UUID(bytes=blob)) if blob else ""
+
+
+def uuid_bytes(text: str) -> bytes:
+    """Returns the 16 bytes of a UUID's text."""
+    return UUID(text).bytes
+
+
+def to_version(row: Sequence[Any]) -> Version:
+    """Builds a Version from the columns of _VERSION and _CONTENT."""
+    return Version(
+        item=row[0],
+        kind=Kind(row[1]),
+        id=row[2],
+        uid=_uuid(row[3]),
+        from_revision=row[4],
+        to_revision=row[5],
+        state=row[6],
+        sensitivity=row[7],
+        owner=row[8],
+        merged_into=row[9],
+        time=row[10],
+        create_time=row[11],
+        current_state=row[12],
+        current_sensitivity=row[13],
+        current_revision=row[14],
+        content=row[15],
+        source=_uuid(row[16]),
+        target=_uuid(row[17]),
+        type=row[18] or "",
+        weight=row[19],
+        commitment=row[20] or b"",
+        salt=row[21] or b"",
+        payload=row[22] or b"",
+    )
+
+
+def _to_cube(row: Sequence[Any]) -> CubeRow:
+    return CubeRow(row[0], row[1], _uuid(row[2]), row[3], row[4], row[5], row[6], row[7], to_version(row[8:]))
+
+
+class SqliteReader(AccessReader):
+    """Reads through one connection, inside the transaction that its owner has begun."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Reads through `connection`."""
+        super().__init__(connection)
+        self._db = connection
+
+    async def cube(self, cube_id: str) -> CubeRow | None:
+        """See Reader."""
+        row = self._db.execute(f"{_CUBE} WHERE u.id = ?", (cube_id,)).fetchone()
+        return _to_cube(row) if row else None
+
+    async def cubes(self, after: int, limit: int) -> Sequence[CubeRow]:
+        """See Reader."""
+        rows = self._db.execute(f"{_CUBE} WHERE u.key > ? ORDER BY u.key LIMIT ?", (after, limit))
+        return [_to_cube(row) for row in rows]
+
+    async def commits(self, cube: int, low: int, high: int, limit: int, *, newest_first: bool) -> Sequence[CommitRow]:
+        """See Reader."""
+        rows = self._db.execute(
+            "SELECT revision, digest, header, time, change_count FROM commits"
+            " WHERE cube = ? AND revision BETWEEN ? AND ?"
+            f" ORDER BY revision {'DESC' if newest_first else 'ASC'} LIMIT ?",
+            (cube, low, high, limit),
+        )
+        return [CommitRow(*row) for row in rows]
+
+    async def commit_at(self, cube: int, time: int) -> int:
+        """See Reader."""
+        row = self._db.execute(
+            "SELECT revision FROM commits WHERE cube = ? AND time <= ? ORDER BY time DESC LIMIT 1", (cube, time)
+        ).fetchone()
+        return row[0] if row else 0
+
+    async def changes(
+        self, cube: int, revision: int, after: int, limit: int, *, with_content: bool = False
+    ) -> Sequence[ChangeRow]:
+        """See Reader."""
+        commit = self._db.execute(
+            "SELECT first_version, change_count FROM commits WHERE cube = ? AND revision = ?", (cube, revision)
+        ).fetchone()
+        if commit is None:
+            return []
+        first, count = commit
+        rows = self._db.execute(
+            f"""SELECT {_VERSION}, {_CONTENT if with_content else _NO_CONTENT}, v.key, v.change FROM versions v
+            JOIN items i ON i.cube = v.cube AND i.kind = v.kind AND i.key = v.item
+            JOIN versions cv ON cv.key = i.version LEFT JOIN contents c ON c.key = v.content
+            WHERE v.key BETWEEN ? AND ? ORDER BY v.key LIMIT ?""",
+            (first + after + 1, first + count - 1, limit),
+        )
+        return [ChangeRow(row[23] - first, row[24], to_version(row)) for row in rows]
+
+    async def versions(
+        self, cube: int, kind: Kind, ids: Iterable[str], revision: int | None = None
+    ) -> Mapping[str, Version]:
+        """See Reader."""
+        found = self._select(
+            cube, revision, "i.kind = :kind AND i.id IN (SELECT value FROM json_each(:ids))", kind, ids
+        )
+        return {version.id: version for version in found}
+
+    async def versions_by_uid(
+        self, cube: int, uids: Iterable[str], revision: int | None = None
+    ) -> Mapping[str, Version]:
+        """See Reader."""
+        found: dict[str, Version] = {}
+        wanted = [uuid_bytes(uid) for uid in dict.fromkeys(uids)]
+        join = _JOIN_NOW if revision is None else _JOIN_AT
+        for start in range(0, len(wanted), _LIMIT_OF_VARIABLES):
+            chunk = wanted[start : start + _LIMIT_OF_VARIABLES]
+            marks = ",".join(f":u{number}" for number in range(len(chunk)))
+            rows = self._db.execute(
+                f"SELECT {_VERSION}, {_CONTENT} FROM items i {join} WHERE i.cube = :cube AND i.uid IN ({marks})",
+                {"cube": cube, "revision": revision, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
+            )
+            for row in rows:
+                version = to_version(row)
+                found[version.uid] = version
+        return found
+
+    def _select(self, cube: int, revision: int | None, where: str, kind: Kind, ids: Iterable[str]) -> list[Version]:
+        join = _JOIN_NOW if revision is None else _JOIN_AT
+        rows = self._db.execute(
+            f"SELECT {_VERSION}, {_CONTENT} FROM items i {join} WHERE i.cube = :cube AND {where}",
+            {"cube": cube, "kind": kind, "ids": json.dumps(list(ids)), "revision": revision},
+        )
+        return [to_version(row) for row in rows]
+
+    async def list_versions(
+        self, cube: int, kind: Kind, after: int, limit: int, revision: int | None = None, *, with_content: bool = True
+    ) -> Sequence[Version]:
+        """See Reader."""
+        join = _JOIN_NOW if revision is None else _JOIN_AT
+        rows = self._db.execute(
+            f"SELECT {_VERSION}, {_CONTENT if with_content else _NO_CONTENT} FROM items i {join}"
+            " WHERE i.cube = :cube AND i.kind = :kind AND i.key > :after ORDER BY i.key LIMIT :limit",
+            {"cube": cube, "kind": kind, "after": after, "limit": limit, "revision": revision},
+        )
+        return [to_version(row) for row in rows]
+
+    async def history(self, cube: int, kind: Kind, id_: str, before: int, limit: int) -> Sequence[Version]:
+        """See Reader."""
+        rows = self._db.execute(
+            f"""SELECT {_VERSION}, {_CONTENT} FROM items i JOIN versions cv ON cv.key = i.version
+            JOIN versions v ON v.item = i.key LEFT JOIN contents c ON c.key = v.content
+            WHERE i.cube = ? AND i.kind = ? AND i.id = ? AND v.from_revision < ?
+            ORDER BY v.from_revision DESC LIMIT ?""",
+            (cube, kind, id_, before, limit),
+        )
+        return [to_version(row) for row in rows]
+
+    async def relations(
+        self, cube: int, uids: Sequence[str], *, outgoing: bool, incoming: bool, revision: int | None = None
+    ) -> Sequence[Version]:
+        """See Reader."""
+        join = _JOIN_NOW if revision is None else _JOIN_AT
+        found: dict[int, Version] = {}
+        ends = [uuid_bytes(uid) for uid in dict.fromkeys(uids)]
+        for start in range(0, len(ends), _LIMIT_OF_VARIABLES):
+            chunk = ends[start : start + _LIMIT_OF_VARIABLES]
+            marks = ",".join(f":u{number}" for number in range(len(chunk)))
+            for column, wanted in (("source", outgoing), ("target", incoming)):
+                if not wanted:
+                    continue
+                rows = self._db.execute(
+                    f"SELECT {_VERSION}, {_NO_CONTENT} FROM items i {join}"
+                    f" WHERE i.cube = :cube AND i.{column} IN ({marks}) AND v.state = 1",
+                    {"cube": cube, "revision": revision, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
+                )
+                for row in rows:
+                    found[row[0]] = to_version(row)
+        return [found[key] for key in sorted(found)]
+
+    async def changed_items(self, cube: int, after_revision: int) -> Sequence[tuple[Version, Version | None]]:
+        """See Reader."""
+        # Ranges of version keys, one a commit: the cost is that of the changes, not of the cube.
+        rows = self._db.execute(
+            """SELECT DISTINCT v.kind, v.item FROM commits m
+            JOIN versions v ON v.key BETWEEN m.first_version AND m.first_version + m.change_count - 1
+            WHERE m.cube = ? AND m.revision > ? ORDER BY v.kind, v.item""",
+            (cube, after_revision),
+        ).fetchall()
+        pairs: list[tuple[Version, Version | None]] = []
+        for kind, item in rows:
+            keys = {"cube": cube, "kind": kind, "item": item, "revision": after_revision}
+            where = "WHERE i.cube = :cube AND i.kind = :kind AND i.key = :item"
+            now = self._db.execute(
+                f"SELECT {_VERSION}, {_NO_CONTENT} FROM items i {_JOIN_NOW} {where}", keys
+            ).fetchone()
+            then = self._db.execute(
+                f"SELECT {_VERSION}, {_NO_CONTENT} FROM items i {_JOIN_AT} {where}", keys
+            ).fetchone()
+            pairs.append((to_version(now), to_version(then) if then else None))
+        return pairs
+
+    async def vectors(self, contents: Iterable[int]) -> Mapping[int, bytes]:
+        """See Reader."""
+        rows = self._db.execute(
+            "SELECT content, data FROM vectors WHERE content IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(contents)),),
+        )
+        return dict(rows.fetchall())
+
+    async def names(self, cube: int, uids: Iterable[str]) -> Mapping[str, str]:
+        """See Reader."""
+        wanted = [uuid_bytes(uid) for uid in dict.fromkeys(uids)]
+        found: dict[str, str] = {}
+        for start in range(0, len(wanted), _LIMIT_OF_VARIABLES):
+            chunk = wanted[start : start + _LIMIT_OF_VARIABLES]
+            marks = ",".join("?" * len(chunk))
+            rows = self._db.execute(
+                f"SELECT uid, kind, id FROM items WHERE cube = ? AND uid IN ({marks})", (cube, *chunk)
+            )
+            found.update((_uuid(uid), relative_name(Kind(kind), id_)) for uid, kind, id_ in rows)
+        return found
+
+    async def request(self, key: RequestKey) -> RequestRow | None:
+        """See Reader."""
+        row = self._db.execute(
+            """SELECT salt, digest, result, revision, time, cube FROM requests
+            WHERE principal = ? AND method = ? AND resource = ? AND request_id = ?""",
+            (key.principal, key.method, key.resource, key.request_id),
+        ).fetchone()
+        return RequestRow(*row) if row else None
+
+    async def blobs(self, cube: int, digests: Iterable[str]) -> Mapping[str, int]:
+        """See Reader."""
+        rows = self._db.execute(
+            "SELECT digest, size FROM blobs"
+            " WHERE cube = ? AND NOT doomed AND digest IN (SELECT value FROM json_each(?))",
+            (cube, json.dumps(list(digests))),
+        )
+        return dict(rows.fetchall())
+
+    async def doomed_blobs(self, cube: int) -> Sequence[str]:
+        """See Reader."""
+        rows = self._db.execute("SELECT digest FROM blobs WHERE cube = ? AND doomed", (cube,))
+        return [digest for (digest,) in rows]
+
+    async def blob_users(self, cube: int, digest: str) -> Sequence[Version]:
+        """See Reader."""
+        rows = self._db.execute(
+            f"""SELECT {_VERSION}, {_NO_CONTENT} FROM content_blobs b JOIN contents c ON c.key = b.content
+            JOIN versions v ON v.item = c.item AND v.content = b.content
+            JOIN items i ON i.cube = v.cube AND i.kind = v.kind AND i.key = v.item
+            JOIN versions cv ON cv.key = i.version WHERE b.cube = ? AND b.digest = ?""",
+            (cube, digest),
+        )
+        return [to_version(row) for row in rows]
+
+    async def cube_blobs(self, cube: int, after: str, limit: int) -> Sequence[tuple[str, int]]:
+        """See Reader."""
+        return self._db.execute(
+            "SELECT digest, size FROM blobs WHERE cube = ? AND NOT doomed AND digest > ? ORDER BY digest LIMIT ?",
+            (cube, after, limit),
+        ).fetchall()
+
+    async def forks_of(self, cube_uid: str) -> Sequence[str]:
+        """See Reader."""
+        rows = self._db.execute("SELECT id FROM cubes WHERE forked_from = ? ORDER BY key", (uuid_bytes(cube_uid),))
+        return [f"cubes/{id_}" for (id_,) in rows]
+
+
+def relative_name(kind: Kind, id_: str) -> str:
+    """Returns an item's name within its cube; empty for the cube itself."""
+    return "" if kind is Kind.CUBE else f"{_FOLDERS[kind]}/{id_}"
+
+
+_FOLDERS = {Kind.MEMORY: "memories", Kind.RELATION: "relations", Kind.SESSION: "sessions"}
+
+__all__ = ["OPEN", "SqliteReader", "relative_name", "to_version", "uuid_bytes"]

@@ -1,0 +1,228 @@
+"""Threads and transactions of the embedded record store.
+
+One writer thread takes all waiting work, runs each piece inside a savepoint of one transaction, and commits once: many
+callers share one fsync (group commit), and a piece that fails undoes only itself. Results are handed out after the
+commit, so whatever was acknowledged is on disk (`synchronous=FULL`). Readers run in a few threads, each with a
+connection of its own, on WAL snapshots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from memos_server.errors import MipError
+from memos_server.graph_dbs.base import Reader, Writer
+from memos_server.graph_dbs.sqlite.reader import SqliteReader
+from memos_server.graph_dbs.sqlite.schema import migrate
+from memos_server.graph_dbs.sqlite.writer import KeyCounters, SqliteWriter
+
+T = TypeVar("T")
+
+_GROUP = 128
+_REPAIR = "stop the server, keep a copy of the folder, and restore the file from a backup or run `memos doctor`"
+
+
+def _run(work: Awaitable[T]) -> T:
+    """Runs a coroutine that never suspends to its end."""
+    coroutine = cast("Coroutine[Any, Any, T]", work)
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return cast(T, stop.value)
+    coroutine.close()
+    raise RuntimeError("work on an embedded store must not wait for anything but the store")
+
+
+class SqliteRecordStore:
+    """The record in `record.sqlite` of the data folder.
+
+    Args:
+        data_dir: The data folder.
+        readers: Number of reader threads.
+        cache_mb: Page cache of each connection, MiB.
+    """
+
+    name = "sqlite"
+
+    def __init__(self, data_dir: str, *, readers: int = 4, cache_mb: int = 32) -> None:
+        """Prepares the store; `open` touches the disk."""
+        self._path = Path(data_dir) / "record.sqlite"
+        self._cache_kib = cache_mb * 1024
+        self._queue: queue.SimpleQueue[tuple[Callable[[Writer], Awaitable[Any]], Future[Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="record-read")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._writer: sqlite3.Connection | None = None
+        self._generation = 0
+
+    @property
+    def access_generation(self) -> int | None:
+        """See RecordStore: the folder's lock makes this process the only one that writes."""
+        return self._generation
+
+    async def open(self) -> None:
+        """See RecordStore."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._open)
+        self._thread = threading.Thread(target=self._write_loop, name="record-write", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=512)
+        connection.execute(f"PRAGMA cache_size = -{self._cache_kib}")
+        connection.execute("PRAGMA busy_timeout = 10000")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA mmap_size = 0")
+        with self._lock:
+            self._connections.append(connection)
+        return connection
+
+    def _open(self) -> None:
+        try:
+            connection = self._connect()
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            # Erased content is overwritten with zeros, so that a purge leaves nothing in free pages.
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            migrate(connection)
+        except sqlite3.OperationalError as error:
+            reason = "STORAGE_FULL" if "full" in str(error) else "INTERNAL"
+            raise MipError(reason, f"the record {self._path} cannot be opened: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise MipError("DATA_CORRUPT", f"the record {self._path} is damaged ({error}); {_REPAIR}") from error
+        self._writer = connection
+
+    async def close(self) -> None:
+        """See RecordStore."""
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+            self._thread = None
+        self._pool.shutdown(wait=True)
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    async def read(self, work: Callable[[Reader], Awaitable[T]]) -> T:
+        """See RecordStore."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
+
+    def _read(self, work: Callable[[Reader], Awaitable[T]]) -> T:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+        connection.execute("BEGIN")
+        try:
+            return _run(work(SqliteReader(connection)))
+        finally:
+            connection.execute("ROLLBACK")
+
+    async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:
+        """See RecordStore."""
+        if self._thread is None:
+            raise MipError("SHUTTING_DOWN", "the server is shutting down")
+        future: Future[T] = Future()
+        self._queue.put((work, future))
+        # A cancelled caller stops waiting; its write still happens or not as a whole, and the request_id tells which.
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return await asyncio.shield(waiting)
+
+    def _write_loop(self) -> None:
+        assert self._writer is not None
+        keys = KeyCounters(self._writer)
+        while (first := self._queue.get()) is not None:
+            group = [first]
+            last = False
+            while len(group) < _GROUP:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                    break
+                group.append(following)
+            self._write_group(self._writer, keys, group)
+            if last:
+                break
+        while not self._queue.empty():
+            if (left := self._queue.get()) is not None:
+                left[1].set_exception(MipError("SHUTTING_DOWN", "the server is shutting down"))
+
+    def _write_group(
+        self,
+        db: sqlite3.Connection,
+        keys: KeyCounters,
+        group: Sequence[tuple[Callable[[Writer], Awaitable[Any]], Future[Any]]],
+    ) -> None:
+        done: list[tuple[Future[Any], Any]] = []
+        failed: list[tuple[Future[Any], BaseException]] = []
+        access_changed = False
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            for work, future in group:
+                writer = SqliteWriter(db, keys)
+                db.execute("SAVEPOINT piece")
+                try:
+                    result = _run(work(writer))
+                except Exception as error:
+                    if not db.in_transaction:
+                        raise
+                    db.execute("ROLLBACK TO piece")
+                    db.execute("RELEASE piece")
+                    failed.append((future, error))
+                else:
+                    db.execute("RELEASE piece")
+                    access_changed |= writer.access_changed
+                    done.append((future, result))
+            db.execute("COMMIT")
+        except Exception as error:
+            with suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                keys.reload()
+            failed = [(future, error) for _, future in group]
+            done = []
+        if access_changed:
+            self._generation += 1
+        for future, result in done:
+            future.set_result(result)
+        for future, cause in failed:
+            future.set_exception(cause)
+
+    async def compact(self) -> bool:
+        """See RecordStore."""
+
+        def checkpoint() -> bool:
+            connection = getattr(self._local, "checkpointer", None)
+            if connection is None:
+                connection = self._local.checkpointer = self._connect()
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, checkpoint)
+
+    async def check(self) -> Sequence[str]:
+        """See RecordStore."""
+
+        def integrity() -> list[str]:
+            connection = self._connect()
+            rows = [row[0] for row in connection.execute("PRAGMA integrity_check(100)")]
+            return [] if rows == ["ok"] else rows
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, integrity)

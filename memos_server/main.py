@@ -1,0 +1,232 @@
+"""Wires a server: settings and data folder to backends, backends to use cases, use cases to gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import grpc
+from grpc_health.v1.health import aio as health_aio
+
+from memos_server._pb.mip.v1.access_pb2 import ROLE_ADMIN
+from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_SECRET
+from memos_server.api.accounts import Accounts, RefusedCalls
+from memos_server.api.endpoints import Server
+from memos_server.api.page_tokens import PageTokens
+from memos_server.api.server import build, services, set_serving
+from memos_server.api.tokens import TokenSigner, audience_of
+from memos_server.configs.backends import load_backend
+from memos_server.configs.data_folder import DataFolder
+from memos_server.configs.errors import SetupError
+from memos_server.configs.secret_files import create_secret, read_secret
+from memos_server.configs.settings import Settings
+from memos_server.configs.tls import server_credentials
+from memos_server.embedders.base import Embedder, EmbedderUnavailableError
+from memos_server.embedders.service import EmbeddingService
+from memos_server.errors import MipError
+from memos_server.graph_dbs.base import AuditRow, RecordStore, Writer
+from memos_server.mem_cube.log import now_us
+from memos_server.mem_os.access import SERVER
+from memos_server.mem_os.compaction import compact
+from memos_server.mem_os.context import Mos
+from memos_server.mem_os.embedding import Embeddings
+from memos_server.mem_os.indexing import IndexKeeper
+from memos_server.mem_scheduler.jobs import JobRunner
+from memos_server.memories.registry import MemoryTypes
+
+_LOG = logging.getLogger(__name__)
+
+LOCAL_ADMIN = "principals/local-admin"
+_LOCAL_TTL_S = 366 * 86_400
+_GRACE_S = 5.0
+_HOUSEKEEPING_S = 3600.0
+
+
+def load_embedder(settings: Settings) -> tuple[Embedder | None, str]:
+    """Returns the embedder that the settings name, or None and why there is none."""
+    section = settings.embedder
+    if section.backend == "none":
+        return None, "no embedding model is configured; search works by words"
+    try:
+        embedder: Embedder = load_backend("memos.embedders", section.backend, str(settings.data), **section.config)
+    except EmbedderUnavailableError as error:
+        return None, f"search works by words alone: {error}"
+    except SetupError as error:
+        if section.config:
+            raise
+        return None, f"search works by words alone: {error}"
+    return embedder, ""
+
+
+@dataclass(slots=True)
+class Running:
+    """A server that listens.
+
+    Attributes:
+        address: Where it listens, `HOST:PORT`.
+        mos: Its parts.
+        folder: Its data folder.
+    """
+
+    address: str
+    mos: Mos
+    folder: DataFolder
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Running]:
+    """Runs a server until the block ends, then drains it.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        SetupError: The folder is in use, the port is taken, a backend is missing, TLS is needed.
+        MipError: The record is damaged, or the disk is full.
+    """
+    credentials = server_credentials(settings)
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(DataFolder(settings.data))
+        data = str(settings.data)
+        store: RecordStore = load_backend("memos.graph_dbs", settings.record.backend, data, **settings.record.config)
+        await store.open()
+        stack.push_async_callback(store.close)
+        signer = TokenSigner.open(folder.token_key, audience_of(folder.token_key))
+        await _ensure_admin(store, folder, signer)
+        mos = await _parts(settings, folder, store, signer, stack)
+        accounts = Accounts(store, signer)
+        server, status = build(Server(mos, accounts, RefusedCalls(store)))
+        address = _listen(server, settings, credentials)
+        await server.start()
+        stack.push_async_callback(_drain, server, status, mos)
+        mos.jobs.start()
+        housekeeping = asyncio.create_task(_housekeeping(mos), name="housekeeping")
+        stack.callback(housekeeping.cancel)
+        folder.write_server_info(address, credentials is not None)
+        stack.callback(folder.remove_server_info)
+        await set_serving(status, True)
+        yield Running(address, mos, folder)
+
+
+async def _parts(
+    settings: Settings, folder: DataFolder, store: RecordStore, signer: TokenSigner, stack: AsyncExitStack
+) -> Mos:
+    data = str(settings.data)
+    index = load_backend("memos.vec_dbs", settings.index.backend, data, **settings.index.config)
+    await index.open()
+    stack.push_async_callback(index.close)
+    blobs = load_backend("memos.blob_stores", settings.blobs.backend, data, **settings.blobs.config)
+    await blobs.open()
+    stack.push_async_callback(blobs.close)
+    types = MemoryTypes.installed()
+    keeper = IndexKeeper(store, index, types, wait_s=settings.search.index_wait_s)
+    stack.push_async_callback(keeper.close)
+    # Loading 90 MB of weights takes longer than anybody should wait for the loop.
+    model, missing = await asyncio.get_running_loop().run_in_executor(None, load_embedder, settings)
+    if missing:
+        _LOG.warning("%s", missing)
+    runner = EmbeddingService(model)
+    stack.push_async_callback(runner.close)
+    jobs = JobRunner(store, owner=f"{socket.gethostname()}:{os.getpid()}")
+    stack.push_async_callback(jobs.close)
+    mos = Mos(
+        settings=settings,
+        store=store,
+        blobs=blobs,
+        keeper=keeper,
+        embeddings=Embeddings(model, runner, settings.embedding.default_model, missing),
+        types=types,
+        jobs=jobs,
+        pages=PageTokens(folder.page_token_key()),
+        issuer=signer,
+        audience=signer.audience,
+        services=[service.full_name for service in services()],
+    )
+    jobs.register("compaction", partial(compact, mos), cancellable=False)
+    stack.callback(mos.cpu.shutdown, wait=False, cancel_futures=True)
+    return mos
+
+
+async def _ensure_admin(store: RecordStore, folder: DataFolder, signer: TokenSigner) -> None:
+    """Makes the local administrator at the first start, and its token whenever that is missing or spent."""
+
+    async def work(txn: Writer) -> None:
+        if await txn.principal(LOCAL_ADMIN.removeprefix("principals/")) is None:
+            now = now_us()
+            await txn.put_principal(LOCAL_ADMIN.removeprefix("principals/"), "local administrator", now)
+            await txn.put_grant(LOCAL_ADMIN, SERVER, ROLE_ADMIN, SENSITIVITY_SECRET, now)
+            await txn.put_audit(AuditRow(now, LOCAL_ADMIN, "first start", SERVER, "OK", "made the local administrator"))
+
+    await store.write(work)
+    if folder.admin_token.exists():
+        try:
+            claims = signer.verify(read_secret(folder.admin_token).decode("ascii", "replace").strip())
+            if claims.expiry > now_us() // 1_000_000 + _LOCAL_TTL_S // 2:
+                return
+        except MipError as error:
+            _LOG.warning("the local administrator's token is made anew: %s", error.message)
+        folder.admin_token.unlink()
+    create_secret(folder.admin_token, signer.issue(LOCAL_ADMIN, _LOCAL_TTL_S).token.encode() + b"\n")
+
+
+def _listen(server: grpc.aio.Server, settings: Settings, credentials: grpc.ServerCredentials | None) -> str:
+    host, port = settings.endpoint
+    shown = f"[{host}]" if ":" in host else host
+    wanted = f"{shown}:{port}"
+    try:
+        bound = (
+            server.add_secure_port(wanted, credentials) if credentials is not None else server.add_insecure_port(wanted)
+        )
+    except RuntimeError as error:
+        raise SetupError(
+            f"The server cannot listen on {wanted}: the port is taken, or the address is not this machine's.",
+            "End the program that uses the port, or choose another with --listen.",
+        ) from error
+    return f"{shown}:{bound}"
+
+
+async def _drain(server: grpc.aio.Server, status: health_aio.HealthServicer, mos: Mos) -> None:
+    """Tells that it is going, ends watches, and lets running calls finish."""
+    await set_serving(status, False)
+    mos.draining = True
+    mos.heads.moved_all()
+    await server.stop(_GRACE_S)
+
+
+async def _housekeeping(mos: Mos) -> None:
+    """Forgets request ids that are older than the server promises to remember."""
+    while True:
+        before = now_us() - mos.settings.limits.request_id_retention_seconds * 1_000_000
+        try:
+
+            async def work(txn: Writer, before: int = before) -> int:
+                return await txn.forget_requests(before)
+
+            await mos.store.write(work)
+        except MipError as error:
+            _LOG.warning("old request ids could not be forgotten: %s", error)
+        await asyncio.sleep(_HOUSEKEEPING_S)
+
+
+async def run(settings: Settings, announce: object = None) -> None:
+    """Runs a server until SIGINT or SIGTERM.
+
+    Args:
+        settings: The settings.
+        announce: Called with the Running server once it listens.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(settings) as server:
+        if callable(announce):
+            announce(server)
+        await stop.wait()

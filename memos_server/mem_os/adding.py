@@ -1,0 +1,141 @@
+"""AddMemories: a batch becomes one commit, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+
+from memos_server import names
+from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, Commit
+from memos_server._pb.mip.v1.cube_pb2 import CubeContent
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE
+from memos_server._pb.mip.v1.memory_service_pb2 import AddMemoriesRequest, AddMemoriesResponse
+from memos_server.errors import MipError, invalid_field
+from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
+from memos_server.mem_cube.changes import added, seal
+from memos_server.mem_os.context import Call, Mos, existing_cube
+from memos_server.mem_os.embedding import embed_missing, take_supplied
+from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
+from memos_server.mem_os.render import commit_message, memory_message, visible_memories
+from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity
+
+_INLINE = 8
+"""Up to this many memories are checked on the event loop; more would hold it for longer than a millisecond."""
+
+
+async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> AddMemoriesResponse:
+    """See MemoryService.AddMemories."""
+    cube_id = names.parse_cube(request.parent, "parent")
+    original = AddMemoriesRequest()
+    original.CopyFrom(request)
+
+    async def before(txn: Reader) -> tuple[CubeRow, bool]:
+        known = await replayed(txn, call, request.parent, original, request.request_id)
+        return await existing_cube(txn, cube_id), known is not None
+
+    cube, is_replay = await mos.read(before)
+    settings = CubeContent.FromString(cube.settings.payload)
+    drafts: list[Draft] = []
+    if not is_replay:
+        drafts = await _drafts(mos, cube_id, settings, request)
+        await embed_missing(mos, settings, drafts)
+
+    async def work(txn: Writer) -> Outcome[AddMemoriesResponse]:
+        cube = await locked_cube(txn, cube_id, request.expected_revision)
+        await check_references(txn, cube, drafts)
+        versions, contents = [], []
+        for item in drafts:
+            label = await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity)
+            content = seal(item.payload, vector=item.vector, blobs=item.blobs)
+            contents.append(content)
+            versions.append(
+                added(
+                    CHANGE_KIND_MEMORY_ADDED,
+                    Kind.MEMORY,
+                    item.id,
+                    item.uid,
+                    content,
+                    sensitivity=label,
+                    owner=item.owner or call.principal,
+                )
+            )
+        try:
+            row = await commit(txn, call, cube, versions, cause=request.cause, request_id=request.request_id)
+        except KeyError as taken:
+            name = names.absolute(cube_id, taken.args[0])
+            raise MipError("ALREADY_EXISTS", f"{name} exists, or existed", metadata={"name": name}) from taken
+        response = AddMemoriesResponse(
+            memories=[
+                memory_message(cube_id, _as_stored(version, content, row))
+                for version, content in zip(versions, contents, strict=True)
+            ],
+            commit=Commit.FromString(row.header),
+        )
+        response.commit.name = names.commit_name(cube_id, row.revision)
+        response.commit.digest = row.digest
+        return Outcome(request.parent, cube, row.revision, response)
+
+    async def respond(txn: Reader, _: str, revision: int) -> AddMemoriesResponse:
+        cube = await existing_cube(txn, cube_id)
+        view = call.view(cube_id)
+        changes = await txn.changes(cube.key, revision, -1, len(request.memories), with_content=True)
+        seen = [change.version for change in changes if view.sees(change.version)]
+        (row,) = await txn.commits(cube.key, revision, revision, 1, newest_first=False)
+        return AddMemoriesResponse(
+            memories=await visible_memories(txn, call, cube, seen), commit=await commit_message(txn, call, cube, row)
+        )
+
+    response = await mutate(
+        mos,
+        call,
+        resource=request.parent,
+        request=original,
+        request_id=request.request_id,
+        work=work,
+        respond=respond,
+    )
+    response.index_pending = mos.keeper.broken(cube.uid)
+    return response
+
+
+async def _drafts(mos: Mos, cube_id: str, settings: CubeContent, request: AddMemoriesRequest) -> list[Draft]:
+    def prepare() -> list[Draft]:
+        drafts, taken = [], set()
+        for number, memory in enumerate(request.memories):
+            field = f"memories[{number}]"
+            vector = take_supplied(memory, settings, field)
+            item = draft(mos.types, cube_id, memory, field)
+            item.vector = vector
+            if item.id in taken:
+                raise invalid_field(f"{field}.name", "is given to two memories of the request", "INVALID_NAME")
+            taken.add(item.id)
+            drafts.append(item)
+        return drafts
+
+    if len(request.memories) <= _INLINE:
+        return prepare()
+    return await asyncio.get_running_loop().run_in_executor(mos.cpu, prepare)
+
+
+def _as_stored(new: NewVersion, content: NewContent, row: CommitRow) -> Version:
+    """Returns the version as a reader would find it; its handles are never used."""
+    return Version(
+        item=0,
+        kind=Kind.MEMORY,
+        id=new.id,
+        uid=new.uid,
+        from_revision=row.revision,
+        to_revision=OPEN,
+        state=MEMORY_STATE_ACTIVE,
+        sensitivity=new.sensitivity,
+        owner=new.owner,
+        merged_into="",
+        time=row.time,
+        create_time=row.time,
+        current_state=MEMORY_STATE_ACTIVE,
+        current_sensitivity=new.sensitivity,
+        current_revision=row.revision,
+        content=None,
+        commitment=content.commitment,
+        salt=content.salt,
+        payload=content.payload,
+    )

@@ -1,0 +1,122 @@
+"""BlobService: bytes in and out of a cube, judged per cube."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from memos_server import names
+from memos_server._pb.mip.v1.blob_service_pb2 import (
+    BlobData,
+    BlobHeader,
+    FindMissingBlobsRequest,
+    FindMissingBlobsResponse,
+    QueryWriteRequest,
+    QueryWriteResponse,
+    ReadBlobRequest,
+    ReadBlobResponse,
+    WriteBlobRequest,
+    WriteBlobResponse,
+)
+from memos_server.errors import MipError, invalid_field
+from memos_server.graph_dbs.base import CubeRow, Reader, Writer
+from memos_server.mem_cube.log import now_us
+from memos_server.mem_os.context import Call, Mos, existing_cube
+
+
+async def _cube(mos: Mos, cube_id: str) -> CubeRow:
+    async def read(txn: Reader) -> CubeRow:
+        return await existing_cube(txn, cube_id)
+
+    return await mos.read(read)
+
+
+async def find_missing_blobs(mos: Mos, call: Call, request: FindMissingBlobsRequest) -> FindMissingBlobsResponse:
+    """See BlobService.FindMissingBlobs."""
+    cube_id = names.parse_cube(request.parent, "parent")
+    call.view(cube_id, whole=True)
+
+    async def read(txn: Reader) -> FindMissingBlobsResponse:
+        cube = await existing_cube(txn, cube_id)
+        held = await txn.blobs(cube.key, request.digests)
+        return FindMissingBlobsResponse(digests=[digest for digest in request.digests if digest not in held])
+
+    return await mos.read(read)
+
+
+async def write_blob(
+    mos: Mos, call: Call, request: WriteBlobRequest, frames: AsyncIterator[WriteBlobRequest]
+) -> WriteBlobResponse:
+    """See BlobService.WriteBlob; `request` is the first frame, the header."""
+    header = request.header
+    cube = await _cube(mos, names.parse_cube(header.parent, "header.parent"))
+    if header.size > mos.settings.limits.max_blob_bytes:
+        limit = mos.settings.limits.max_blob_bytes
+        raise invalid_field("header.size", f"must be at most {limit}", "FIELD_TOO_LARGE")
+    offset = header.offset
+    finished = False
+    async for frame in frames:
+        kind = frame.WhichOneof("frame")
+        if kind == "data" and not finished:
+            if frame.data.offset != offset:
+                raise MipError("INVALID_STREAM", f"a data frame begins at {frame.data.offset}, not at {offset}")
+            if offset + len(frame.data.data) > header.size:
+                raise MipError("DIGEST_MISMATCH", f"more bytes came than the {header.size} that the header announces")
+            await mos.blobs.append(cube.uid, header.digest, offset, frame.data.data)
+            offset += len(frame.data.data)
+        elif kind == "finish" and not finished:
+            finished = True
+        else:
+            raise MipError("INVALID_STREAM", f"a frame {kind or 'without content'} came out of order")
+    if not finished:
+        raise MipError("INVALID_STREAM", "the stream ended without finish; QueryWrite tells where to go on")
+    async with mos.blob_lock(cube.uid):
+        await mos.blobs.finish(cube.uid, header.digest, header.size)
+
+        async def record(txn: Writer) -> None:
+            now = await existing_cube(txn, cube.id)
+            await txn.put_blob(now.key, header.digest, header.size, now_us())
+
+        await mos.store.write(record)
+    return WriteBlobResponse(digest=header.digest, size=header.size)
+
+
+async def read_blob(mos: Mos, call: Call, request: ReadBlobRequest) -> AsyncIterator[ReadBlobResponse]:
+    """See BlobService.ReadBlob. A blob is as readable as the most readable memory that names it; one that none
+    names yet is for those who may write."""
+    cube_id = names.parse_cube(request.parent, "parent")
+    view = call.view(cube_id)
+
+    async def read(txn: Reader) -> tuple[CubeRow, int]:
+        cube = await existing_cube(txn, cube_id)
+        size = (await txn.blobs(cube.key, [request.digest])).get(request.digest)
+        users = await txn.blob_users(cube.key, request.digest) if size is not None else []
+        readable = any(view.sees(version) for version in users) if users else view.rank > 1
+        if size is None or not (readable or view.full):
+            raise MipError("BLOB_NOT_FOUND", f"{request.parent} does not hold {request.digest}")
+        return cube, size
+
+    cube, size = await mos.read(read)
+    if request.offset > size:
+        raise invalid_field("offset", f"must be at most the size, {size}")
+    yield ReadBlobResponse(
+        header=BlobHeader(parent=request.parent, digest=request.digest, size=size, offset=request.offset)
+    )
+    offset = request.offset
+    async for piece in mos.blobs.read(cube.uid, request.digest, request.offset, request.limit):
+        yield ReadBlobResponse(data=BlobData(offset=offset, data=piece))
+        offset += len(piece)
+
+
+async def query_write(mos: Mos, call: Call, request: QueryWriteRequest) -> QueryWriteResponse:
+    """See BlobService.QueryWrite."""
+    cube_id = names.parse_cube(request.parent, "parent")
+    call.view(cube_id, whole=True)
+
+    async def read(txn: Reader) -> tuple[CubeRow, int | None]:
+        cube = await existing_cube(txn, cube_id)
+        return cube, (await txn.blobs(cube.key, [request.digest])).get(request.digest)
+
+    cube, size = await mos.read(read)
+    if size is not None:
+        return QueryWriteResponse(committed_size=size, complete=True)
+    return QueryWriteResponse(committed_size=await mos.blobs.upload_size(cube.uid, request.digest))

@@ -1,0 +1,38 @@
+"""What a search works on: the cubes in its scope, and the candidates that their indexes propose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memos_server._pb.mip.v1.cube_pb2 import CubeContent
+from memos_server._pb.mip.v1.memory_service_pb2 import ChannelScore
+from memos_server.graph_dbs.base import CubeRow
+from memos_server.mem_os.access import CubeView
+
+
+@dataclass(slots=True)
+class Scope:
+    """One cube of a search."""
+
+    cube: CubeRow
+    settings: CubeContent
+    view: CubeView
+    revision: int
+    granted: dict[str, int] = field(default_factory=dict)
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass(slots=True)
+class Ranked:
+    """A candidate with its fused score."""
+
+    scope: Scope
+    uid: str
+    from_revision: int
+    score: float
+    channels: list[ChannelScore]
+    matched: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()

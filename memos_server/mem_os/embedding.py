@@ -1,0 +1,110 @@
+"""Vectors of new content: supplied by the caller, kept from the version before, or embedded here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memos_server._pb.mip.v1.cube_pb2 import CubeContent
+from memos_server._pb.mip.v1.memory_pb2 import Memory, Vector
+from memos_server.embedders.base import Embedder
+from memos_server.errors import MipError
+from memos_server.mem_os.context import Mos
+from memos_server.mem_os.sealing import Draft
+from memos_server.memories import rules
+
+NO_MODEL = "none"
+
+KNOWN_DIMENSIONS = {"all-MiniLM-L6-v2": 384}
+"""Dimensions of models that a cube may name without the server having the weights at hand."""
+
+
+class EmbeddingRunner(Protocol):
+    """Runs a model in the background, batching concurrent callers."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[NDArray[np.float32]]:
+        """Returns one L2-normalised float32 vector a text."""
+
+    async def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Returns the vector of a query, ahead of bulk work."""
+
+
+class Embeddings:
+    """The server's embedding model, if it has one, as the use cases see it."""
+
+    def __init__(self, model: Embedder | None, runner: EmbeddingRunner, default_model: str, missing: str = "") -> None:
+        """Takes the model that runs.
+
+        Args:
+            model: The model; None when none runs.
+            runner: What runs it; refuses work when there is none.
+            default_model: The model of cubes that name none.
+            missing: Why no model runs, for people.
+        """
+        self.model = model
+        self.default_model = default_model
+        self._runner = runner
+        self._missing = missing
+
+    def runs(self, name: str) -> bool:
+        """Returns whether texts of a cube with this model can be embedded here."""
+        return self.model is not None and self.model.name == name
+
+    def dimension_of(self, name: str) -> int:
+        """Returns the dimension of a model that this server knows; 0 for another."""
+        if self.model is not None and self.model.name == name:
+            return self.model.dimension
+        return KNOWN_DIMENSIONS.get(name, 0)
+
+    def notices(self) -> list[str]:
+        """Returns what is missing, for GetCapabilities."""
+        return [self._missing] if self._missing else []
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[NDArray[np.float32]]:
+        """Returns one L2-normalised float32 vector a text."""
+        return await self._runner.embed(texts)
+
+    async def embed_query(self, text: str) -> NDArray[np.float32]:
+        """Returns the vector of a query."""
+        return await self._runner.embed_query(text)
+
+
+def take_supplied(memory: Memory, settings: CubeContent, field: str) -> bytes | None:
+    """Returns the vector that came with a memory, as float32 little-endian, L2-normalised; None when none came.
+
+    Raises:
+        MipError: MODEL_MISMATCH, DIMENSION_MISMATCH, INVALID_VECTOR.
+    """
+    if not memory.vectors:
+        return None
+    if len(memory.vectors) > 1:
+        raise MipError("MODEL_MISMATCH", f"{field}.vectors: a cube has one embedding model, {len(memory.vectors)} came")
+    return checked(memory.vectors[0], settings, f"{field}.vectors[0]").tobytes()
+
+
+def checked(vector: Vector, settings: CubeContent, field: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Returns a caller's vector as float32 of shape (dimension,), L2-normalised."""
+    if settings.embedding_model == NO_MODEL:
+        raise MipError("MODEL_MISMATCH", f"{field}: the cube has no embedding model")
+    if vector.model and vector.model != settings.embedding_model:
+        raise MipError(
+            "MODEL_MISMATCH",
+            f"{field}: the cube's model is {settings.embedding_model}",
+            metadata={"embedding_model": settings.embedding_model},
+        )
+    return rules.decode_vector(vector, field, settings.embedding_dimension or None)
+
+
+async def embed_missing(mos: Mos, settings: CubeContent, drafts: Sequence[Draft]) -> None:
+    """Embeds the drafts that have text and no vector, when the server runs the cube's model."""
+    if not mos.embeddings.runs(settings.embedding_model):
+        return
+    waiting = [item for item in drafts if item.vector is None and item.text]
+    if not waiting:
+        return
+    vectors = await mos.embeddings.embed([item.text for item in waiting])
+    for item, vector in zip(waiting, vectors, strict=True):
+        item.vector = np.ascontiguousarray(vector, dtype="<f4").tobytes()

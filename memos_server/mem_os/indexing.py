@@ -1,0 +1,245 @@
+"""The index keeper: brings each cube's search index up to its log, and asks it.
+
+The log is the outbox. After every commit a task replays what the index has not seen, idempotently; a search first waits
+until the index has reached the head that it found, so it sees every write acknowledged before it. When that takes too
+long, the search goes on at the index's revision and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, CHANGE_KIND_MEMORY_UPDATED, Change
+from memos_server._pb.mip.v1.cube_pb2 import CubeContent
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED, Memory
+from memos_server.graph_dbs.base import OPEN, ChangeRow, CubeRow, Kind, Reader, RecordStore
+from memos_server.mem_os import filters
+from memos_server.mem_os.access import CubeView
+from memos_server.memories.analysis import analyze, entities
+from memos_server.memories.indexed_text import indexed_text
+from memos_server.memories.registry import MemoryTypes
+from memos_server.vec_dbs.base import (
+    IndexBatch,
+    IndexContent,
+    IndexQuery,
+    IndexResult,
+    IndexVersion,
+    Predicate,
+    SearchIndex,
+)
+
+_LOG = logging.getLogger(__name__)
+_BATCH = 2000
+"""About how many changes go into one batch; a larger commit is a batch of its own."""
+_STEP = 1000
+
+
+class IndexKeeper:
+    """Keeps the indexes of all cubes."""
+
+    def __init__(self, store: RecordStore, index: SearchIndex, types: MemoryTypes, *, wait_s: float = 10.0) -> None:
+        """Keeps `index` up to `store`.
+
+        Args:
+            store: The record.
+            index: The backend.
+            types: The memory types, which say what of a payload is indexed.
+            wait_s: How long a search waits for the index, seconds.
+        """
+        self._store = store
+        self._index = index
+        self._types = types
+        self._wait_s = wait_s
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._tasks: dict[str, asyncio.Task[int]] = {}
+        self._broken: dict[str, str] = {}
+        self._closing = False
+
+    async def close(self) -> None:
+        """Ends the running tasks; what they did not finish is replayed at the next start."""
+        self._closing = True
+        for task in list(self._tasks.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def moved(self, cube_id: str, cube_uid: str, revision: int) -> None:
+        """Starts catching up after a commit."""
+        del revision
+        self._start(cube_id, cube_uid)
+
+    def broken(self, cube_uid: str) -> bool:
+        """Returns whether the index of a cube cannot be written now."""
+        return cube_uid in self._broken
+
+    def problems(self) -> Mapping[str, str]:
+        """Returns cube uid -> why its index cannot be written."""
+        return dict(self._broken)
+
+    async def caught_up(self, cube: CubeRow) -> int:
+        """Waits, within the limit, until the index has reached a cube's head; returns the revision it has reached."""
+        indexed = await self._index.indexed_revision(cube.uid)
+        if indexed >= cube.revision:
+            return indexed
+        try:
+            async with asyncio.timeout(self._wait_s):
+                while indexed < cube.revision and cube.uid not in self._broken and not self._closing:
+                    indexed = await asyncio.shield(self._start(cube.id, cube.uid))
+        except TimeoutError:
+            indexed = await self._index.indexed_revision(cube.uid)
+        return indexed
+
+    def _start(self, cube_id: str, cube_uid: str) -> asyncio.Task[int]:
+        task = self._tasks.get(cube_uid)
+        if task is None or task.done():
+            task = asyncio.create_task(self._catch_up(cube_id, cube_uid), name=f"index {cube_uid}")
+            self._tasks[cube_uid] = task
+            task.add_done_callback(lambda ended: self._ended(cube_id, cube_uid, ended))
+        return task
+
+    def _ended(self, cube_id: str, cube_uid: str, task: asyncio.Task[int]) -> None:
+        if self._tasks.get(cube_uid) is task:
+            del self._tasks[cube_uid]
+        if not task.cancelled() and task.exception() is not None:
+            _LOG.error("index of cubes/%s: %s", cube_id, task.exception())
+
+    async def _catch_up(self, cube_id: str, cube_uid: str) -> int:
+        async with self._locks.setdefault(cube_uid, asyncio.Lock()):
+            try:
+                indexed = await self._replay(cube_id, cube_uid)
+            except Exception:
+                # The index is derived: what cannot be continued is made anew, once; a second failure is reported.
+                _LOG.exception("index of cubes/%s cannot be continued and is made anew", cube_id)
+                try:
+                    await self._index.drop(cube_uid)
+                    indexed = await self._replay(cube_id, cube_uid)
+                except Exception as error:
+                    self._broken[cube_uid] = str(error)
+                    raise
+            self._broken.pop(cube_uid, None)
+            return indexed
+
+    async def _replay(self, cube_id: str, cube_uid: str) -> int:
+        indexed = await self._index.indexed_revision(cube_uid)
+        while True:
+
+            async def read(txn: Reader, after: int = indexed) -> tuple[int, IndexBatch] | None:
+                return await self._batch(txn, cube_id, after)
+
+            found = await self._store.read(read)
+            if found is None:
+                return indexed
+            dimension, batch = found
+            await self._index.apply(cube_uid, dimension, batch)
+            indexed = batch.to_revision
+
+    async def _batch(self, txn: Reader, cube_id: str, after: int) -> tuple[int, IndexBatch] | None:
+        cube = await txn.cube(cube_id)
+        if cube is None or cube.revision <= after:
+            return None
+        contents: dict[bytes, IndexContent] = {}
+        versions: list[IndexVersion] = []
+        erased: list[bytes] = []
+        revision, count = after, 0
+        for commit in await txn.commits(cube.key, after + 1, OPEN, _STEP, newest_first=False):
+            if count and count + commit.change_count > _BATCH:
+                break
+            sequence = -1
+            while rows := await txn.changes(cube.key, commit.revision, sequence, _STEP, with_content=True):
+                sequence = rows[-1].sequence
+                await self._add(txn, cube, rows, contents, versions, erased)
+            revision, count = commit.revision, count + commit.change_count
+        dimension = CubeContent.FromString(cube.settings.payload).embedding_dimension
+        return dimension, IndexBatch(after, revision, list(contents.values()), versions, erased)
+
+    async def _add(
+        self,
+        txn: Reader,
+        cube: CubeRow,
+        rows: Sequence[ChangeRow],
+        contents: dict[bytes, IndexContent],
+        versions: list[IndexVersion],
+        erased: list[bytes],
+    ) -> None:
+        memories = [row for row in rows if row.version.kind is Kind.MEMORY]
+        vectors = await txn.vectors([row.version.content for row in memories if row.version.content is not None])
+        for row in memories:
+            version = row.version
+            purged = version.current_state == MEMORY_STATE_PURGED
+            key = version.commitment if version.payload and not purged else None
+            versions.append(
+                IndexVersion(
+                    version.uid,
+                    version.from_revision,
+                    key,
+                    version.state,
+                    version.sensitivity,
+                    version.create_time / 1e6,
+                    version.time / 1e6,
+                )
+            )
+            if version.state == MEMORY_STATE_PURGED:
+                past = await txn.history(cube.key, Kind.MEMORY, version.id, version.from_revision, _STEP)
+                erased += [old.commitment for old in past if old.commitment]
+            elif key is not None and Change.FromString(row.change).kind in (
+                CHANGE_KIND_MEMORY_ADDED,
+                CHANGE_KIND_MEMORY_UPDATED,
+            ):
+                contents[key] = self._content(key, version.payload, vectors.get(version.content or -1))
+
+    def _content(self, key: bytes, payload: bytes, vector: bytes | None) -> IndexContent:
+        memory = Memory.FromString(payload)
+        text = indexed_text(self._types, memory)
+        return IndexContent(
+            key=key,
+            terms=analyze(text),
+            facets=filters.facets_of(memory),
+            entities=entities(text),
+            numbers=filters.numbers_of(memory),
+            vector=np.frombuffer(vector, "<f4") if vector is not None else None,
+        )
+
+    async def search(self, cube: CubeRow, query: IndexQuery) -> IndexResult:
+        """Asks the index of a cube."""
+        return await self._index.search(cube.uid, query)
+
+    async def related(self, cube: CubeRow, query: IndexQuery, uids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+        """Returns the visible memories that share an entity with others."""
+        return await self._index.related(cube.uid, query, uids)
+
+    async def matching(self, cube: CubeRow, view: CubeView, where: Predicate, limit: int) -> list[str]:
+        """Returns the uids of visible memories for which a predicate holds, newest first."""
+        indexed = await self.caught_up(cube)
+        if not indexed:
+            return []
+        granted = await self.granted_uids(cube, view)
+        query = IndexQuery(min(indexed, cube.revision), where, view.level, granted, depth=limit)
+        return [candidate.uid for candidate in (await self._index.search(cube.uid, query)).candidates]
+
+    async def granted_uids(self, cube: CubeRow, view: CubeView) -> dict[str, int]:
+        """Returns a view's grants on single memories by uid, as the index knows them."""
+        if not view.granted:
+            return {}
+
+        async def read(txn: Reader) -> dict[str, int]:
+            found = await txn.versions(cube.key, Kind.MEMORY, view.granted)
+            return {version.uid: view.granted[id_] for id_, version in found.items()}
+
+        return await self._store.read(read)
+
+    async def rebuild(self, cube: CubeRow) -> int:
+        """Drops a cube's index, makes it anew from the log, and returns the revision that it has reached."""
+        async with self._locks.setdefault(cube.uid, asyncio.Lock()):
+            await self._index.drop(cube.uid)
+        return await self.caught_up(cube)
+
+    async def contents(self, cube: CubeRow, revision: int) -> Mapping[str, tuple[int, bytes | None, int, bool]]:
+        """Returns what the index holds of a cube at a revision, for VerifyCube."""
+        return await self._index.contents(cube.uid, revision)
+
+    async def indexed_revision(self, cube_uid: str) -> int:
+        """Returns the revision that a cube's index has reached."""
+        return await self._index.indexed_revision(cube_uid)

@@ -1,0 +1,152 @@
+"""The one path of every mutation: replay or work, in one transaction, then the response from what was committed.
+
+A request_id is scoped to (principal, method, resource) and recorded in the transaction of its effect, with a salted
+digest of the parsed request. A repeated call finds it there and gets the same response, rebuilt from the commit after
+today's access check. Calls that failed are not recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from memos_server import names
+from memos_server._pb.mip.v1.commit_pb2 import Head
+from memos_server.errors import MipError
+from memos_server.graph_dbs.base import AuditRow, CommitRow, CubeRow, NewVersion, Reader, RequestKey, RequestRow, Writer
+from memos_server.mem_cube.log import append_commit, now_us
+from memos_server.mem_os.context import Call, Mos, existing_cube
+
+R = TypeVar("R", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[R]):
+    """What the work of a mutation did.
+
+    Attributes:
+        result: The name of the resource that it made or changed.
+        cube: The cube that got a commit; None when none did.
+        revision: The commit's revision; 0 when there is none.
+        response: The response, when the work has it at hand; else it is built by `respond`.
+    """
+
+    result: str
+    cube: CubeRow | None = None
+    revision: int = 0
+    response: R | None = None
+
+
+Work = Callable[[Writer], Awaitable[Outcome[R]]]
+Respond = Callable[[Reader, str, int], Awaitable[R]]
+
+
+async def replayed(txn: Reader, call: Call, resource: str, request: Message, request_id: str) -> RequestRow | None:
+    """Returns what the request_id was used for, when the request is the same one.
+
+    Raises:
+        MipError: REQUEST_ID_REUSED when it was another one.
+    """
+    if not request_id:
+        return None
+    row = await txn.request(_key(call, resource, request_id))
+    # A purge erases the digest of the request that wrote the content; such a request is taken at its word.
+    if row is not None and row.digest and row.digest != _digest(row.salt, request):
+        raise MipError("REQUEST_ID_REUSED", f"request_id {request_id} was used with another request")
+    return row
+
+
+async def mutate(
+    mos: Mos, call: Call, *, resource: str, request: Message, request_id: str, work: Work[R], respond: Respond[R]
+) -> R:
+    """Runs a mutation.
+
+    Args:
+        mos: The server.
+        call: The call.
+        resource: What request_id is scoped to: the name that the request is about.
+        request: The parsed request.
+        request_id: Its request_id; empty means that a repeated call is a new one.
+        work: Does it, in the transaction.
+        respond: Builds the response from the result's name and the commit's revision.
+    """
+
+    async def in_transaction(txn: Writer) -> Outcome[R]:
+        row = await replayed(txn, call, resource, request, request_id)
+        if row is not None:
+            return Outcome(row.result, None, row.revision)
+        outcome = await work(txn)
+        if request_id:
+            salt = secrets.token_bytes(16)
+            key = outcome.cube.key if outcome.cube else 0
+            new = RequestRow(salt, _digest(salt, request), outcome.result, outcome.revision, now_us(), key)
+            await txn.put_request(_key(call, resource, request_id), new)
+        return outcome
+
+    outcome = await mos.store.write(in_transaction)
+    if outcome.cube is not None:
+        mos.keeper.moved(outcome.cube.id, outcome.cube.uid, outcome.revision)
+        mos.heads.moved(outcome.cube.uid)
+    if outcome.response is not None:
+        return outcome.response
+    return await mos.read(lambda txn: respond(txn, outcome.result, outcome.revision))
+
+
+async def locked_cube(txn: Writer, cube_id: str, expected_revision: int = 0, *, deleted: bool = False) -> CubeRow:
+    """Takes a cube's lock.
+
+    Raises:
+        MipError: CUBE_NOT_FOUND, CUBE_DELETED, CUBE_PURGED, REVISION_MISMATCH.
+    """
+    await txn.lock_cube(cube_id)
+    cube = await existing_cube(txn, cube_id, deleted=deleted)
+    if expected_revision and expected_revision != cube.revision:
+        raise MipError(
+            "REVISION_MISMATCH",
+            f"{names.cube_name(cube_id)} is at revision {cube.revision}, not {expected_revision}",
+            metadata={"current_revision": str(cube.revision)},
+        )
+    return cube
+
+
+async def commit(
+    txn: Writer,
+    call: Call,
+    cube: CubeRow,
+    versions: Sequence[NewVersion],
+    *,
+    cause: str,
+    request_id: str = "",
+    merged_heads: Sequence[Head] = (),
+) -> CommitRow:
+    """Appends a commit of the caller to a cube whose lock is held."""
+    parent = CommitRow(cube.revision, cube.head_digest, b"", cube.head_time, 0)
+    return await append_commit(
+        txn,
+        cube.key,
+        cube.uid,
+        parent,
+        versions,
+        principal=call.principal,
+        cause=cause,
+        request_id=request_id,
+        merged_heads=merged_heads,
+    )
+
+
+async def audit(txn: Writer, call: Call, resource: str, *, detail: str = "", revision: int = 0) -> None:
+    """Records a call that stands outside the cubes' logs, or concerns a cube as a whole."""
+    await txn.put_audit(AuditRow(now_us(), call.principal, call.method, resource, "OK", detail, revision=revision))
+
+
+def _key(call: Call, resource: str, request_id: str) -> RequestKey:
+    return RequestKey(call.principal, call.method, resource, request_id.lower())
+
+
+def _digest(salt: bytes, request: Message) -> bytes:
+    return hashlib.sha256(salt + request.SerializeToString(deterministic=True)).digest()

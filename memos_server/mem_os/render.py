@@ -1,0 +1,207 @@
+"""From the record to the contract's messages: the stored bytes are parsed, never rebuilt, and hidden names left out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from memos_server import names
+from memos_server._pb.mip.v1.commit_pb2 import Change, Commit
+from memos_server._pb.mip.v1.cube_pb2 import Cube
+from memos_server._pb.mip.v1.memory_pb2 import (
+    MEMORY_STATE_ARCHIVED,
+    MEMORY_STATE_PURGED,
+    PROVENANCE_KIND_MEMORY,
+    Memory,
+)
+from memos_server._pb.mip.v1.options_pb2 import FORMAT_MEMORY_NAME, PERMISSION_READ
+from memos_server._pb.mip.v1.relation_pb2 import Relation
+from memos_server._pb.mip.v1.session_pb2 import Session
+from memos_server.graph_dbs.base import ChangeRow, CommitRow, CubeRow, Kind, Reader, Version
+from memos_server.mem_cube.log import timestamp
+from memos_server.mem_os.access import CubeView, permits
+from memos_server.mem_os.context import Call
+
+PAGE_OF_CHANGES = 2000
+
+
+def etag_of(version: Version) -> str:
+    """Returns the etag: a digest of the versioned fields. It covers the content through its commitment, so that it
+    tells nothing of a purged one."""
+    parts = (version.commitment.hex(), str(version.state), str(version.sensitivity), version.owner, version.merged_into)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def cube_message(cube: CubeRow) -> Cube:
+    """Returns a Cube."""
+    message = Cube.FromString(cube.settings.payload)
+    message.name = names.cube_name(cube.id)
+    message.uid = cube.uid
+    message.owner = cube.owner
+    message.revision = cube.revision
+    message.head_digest = cube.head_digest
+    message.etag = etag_of(cube.settings)
+    message.create_time.CopyFrom(timestamp(cube.create_time))
+    message.update_time.CopyFrom(timestamp(cube.head_time))
+    message.state = cube.settings.state  # type: ignore[assignment]
+    return message
+
+
+def memory_message(cube_id: str, version: Version, *, content: bool = True) -> Memory:
+    """Returns a Memory as the record has it; `visible_memories` leaves out what a caller may not see. A purged memory
+    is purged in every revision: only name, uid, state and the purging commit's revision remain of it."""
+    prefix = names.cube_name(cube_id)
+    if version.current_state == MEMORY_STATE_PURGED:
+        return Memory(
+            name=f"{prefix}/memories/{version.id}",
+            uid=version.uid,
+            revision=version.current_revision,
+            state=MEMORY_STATE_PURGED,
+        )
+    message = Memory.FromString(version.payload) if content else Memory()
+    message.name = f"{prefix}/memories/{version.id}"
+    message.uid = version.uid
+    message.revision = version.from_revision
+    message.etag = etag_of(version)
+    message.state = version.state  # type: ignore[assignment]
+    if version.merged_into:
+        message.merged_into = f"{prefix}/{version.merged_into}"
+    message.sensitivity = version.sensitivity  # type: ignore[assignment]
+    message.owner = version.owner
+    message.create_time.CopyFrom(timestamp(version.create_time))
+    message.update_time.CopyFrom(timestamp(version.time))
+    message.commitment = version.commitment
+    return message
+
+
+async def visible_memories(
+    txn: Reader, call: Call, cube: CubeRow, versions: Iterable[Version], *, content: bool = True
+) -> list[Memory]:
+    """Returns Memory messages without the names of memories that the caller may not see."""
+    messages = [memory_message(cube.id, version, content=content) for version in versions]
+    await hide_names(txn, call, cube, messages)
+    return messages
+
+
+async def hide_names(txn: Reader, call: Call, cube: CubeRow, messages: Sequence[Memory]) -> bool:
+    """Clears `merged_into` and removes provenance that names hidden memories; returns whether anything was hidden."""
+    view = call.view(cube.id)
+    if view.full and not any(_sources(message) for message in messages):
+        return False
+    prefix = f"{names.cube_name(cube.id)}/memories/"
+    mentioned = {name for message in messages for name in (message.merged_into, *_sources(message))}
+    local = {name.removeprefix(prefix) for name in mentioned if name.startswith(prefix)}
+    known = await txn.versions(cube.key, Kind.MEMORY, local) if local else {}
+
+    def hidden(name: str) -> bool:
+        if name.startswith(prefix):
+            version = known.get(name.removeprefix(prefix))
+            return version is not None and not view.sees(version)
+        return not permits(call.access, PERMISSION_READ, name)
+
+    changed = False
+    for message in messages:
+        if message.merged_into and hidden(message.merged_into):
+            message.merged_into = ""
+            changed = True
+        secret = {name for name in _sources(message) if hidden(name)}
+        if secret:
+            kept = [item for item in message.provenance if item.source not in secret]
+            del message.provenance[:]
+            message.provenance.extend(kept)
+            changed = True
+    return changed
+
+
+def _sources(message: Memory) -> list[str]:
+    return [
+        item.source
+        for item in message.provenance
+        if item.kind == PROVENANCE_KIND_MEMORY and names.matches(FORMAT_MEMORY_NAME, item.source)
+    ]
+
+
+def relation_message(cube_id: str, version: Version, source: str, target: str) -> Relation:
+    """Returns a Relation.
+
+    Args:
+        cube_id: The cube.
+        version: The relation's version.
+        source: The source's name relative to the cube.
+        target: The target's name relative to the cube.
+    """
+    prefix = names.cube_name(cube_id)
+    return Relation(
+        name=f"{prefix}/relations/{version.id}",
+        uid=version.uid,
+        source=f"{prefix}/{source}",
+        target=f"{prefix}/{target}",
+        type=version.type,
+        weight=version.weight,
+        revision=version.from_revision,
+        create_time=timestamp(version.create_time),
+    )
+
+
+def session_message(cube_id: str, version: Version) -> Session:
+    """Returns a Session."""
+    message = Session.FromString(version.payload)
+    message.name = f"{names.cube_name(cube_id)}/sessions/{version.id}"
+    message.uid = version.uid
+    message.owner = version.owner
+    message.create_time.CopyFrom(timestamp(version.create_time))
+    if version.state == MEMORY_STATE_ARCHIVED:
+        message.end_time.CopyFrom(timestamp(version.time))
+    message.state = version.state  # type: ignore[assignment]
+    message.revision = version.from_revision
+    return message
+
+
+async def visible_changes(txn: Reader, view: CubeView, cube: CubeRow, rows: Sequence[ChangeRow]) -> list[ChangeRow]:
+    """Returns the changes that a caller may see: of memories that it sees, and of relations whose two ends it sees."""
+    if view.full:
+        return list(rows)
+    ends = {
+        uid for row in rows if row.version.kind is Kind.RELATION for uid in (row.version.source, row.version.target)
+    }
+    seen = {uid for uid, version in (await txn.versions_by_uid(cube.key, ends)).items() if view.sees(version)}
+
+    def visible(version: Version) -> bool:
+        if version.kind is Kind.MEMORY:
+            return view.sees(version)
+        if version.kind is Kind.RELATION:
+            return version.source in seen and version.target in seen
+        return view.rank > 0
+
+    kept = [row for row in rows if visible(row.version)]
+    return [await _without_hidden_merge(txn, view, cube, row) for row in kept]
+
+
+async def _without_hidden_merge(txn: Reader, view: CubeView, cube: CubeRow, row: ChangeRow) -> ChangeRow:
+    if not row.version.merged_into:
+        return row
+    target_id = row.version.merged_into.partition("/")[2]
+    target = (await txn.versions(cube.key, Kind.MEMORY, [target_id])).get(target_id)
+    if target is None or view.sees(target):
+        return row
+    change = Change.FromString(row.change)
+    change.merged_into = ""
+    return ChangeRow(row.sequence, change.SerializeToString(deterministic=True), row.version)
+
+
+async def commit_message(txn: Reader, call: Call, cube: CubeRow, row: CommitRow) -> Commit:
+    """Returns a Commit whose `change_count` counts what the caller may see; a commit with hidden changes shows no
+    cause, which might speak of them."""
+    message = Commit.FromString(row.header)
+    message.name = f"{names.cube_name(cube.id)}/commits/{row.revision}"
+    message.digest = row.digest
+    view = call.view(cube.id)
+    if not view.full:
+        count, after = 0, -1
+        while rows := await txn.changes(cube.key, row.revision, after, PAGE_OF_CHANGES):
+            count += len(await visible_changes(txn, view, cube, rows))
+            after = rows[-1].sequence
+        if count < row.change_count:
+            message.change_count = count
+            message.cause = ""
+    return message

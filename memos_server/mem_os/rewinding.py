@@ -1,0 +1,181 @@
+"""RollbackCube and ForkCube: a cube brought back to a revision, or copied at one."""
+
+from __future__ import annotations
+
+from uuid_utils import uuid7
+
+from memos_server import names
+from memos_server._pb.mip.v1 import commit_pb2
+from memos_server._pb.mip.v1.commit_pb2 import Head
+from memos_server._pb.mip.v1.cube_pb2 import CubeContent
+from memos_server._pb.mip.v1.cube_service_pb2 import (
+    ForkCubeRequest,
+    ForkCubeResponse,
+    RollbackCubeRequest,
+    RollbackCubeResponse,
+    SkippedPurge,
+)
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, MEMORY_STATE_MERGED, MEMORY_STATE_PURGED
+from memos_server._pb.mip.v1.options_pb2 import PERMISSION_CREATE_CUBE
+from memos_server.errors import MipError
+from memos_server.graph_dbs.base import CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
+from memos_server.mem_cube import commitments
+from memos_server.mem_cube.changes import added, related, seal
+from memos_server.mem_cube.log import append_commit
+from memos_server.mem_cube.rollback import plan_rollback
+from memos_server.mem_os.access import denied, permits
+from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
+from memos_server.mem_os.cubes import new_cube, settings_version
+from memos_server.mem_os.lifecycle import commit_of
+from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate
+from memos_server.mem_os.render import cube_message
+
+_STEP = 1000
+_NAMED = 1000
+
+
+async def rollback_cube(mos: Mos, call: Call, request: RollbackCubeRequest) -> RollbackCubeResponse:
+    """See CubeService.RollbackCube."""
+    cube_id = names.parse_cube(request.name)
+
+    async def work(txn: Writer) -> Outcome[RollbackCubeResponse]:
+        cube = await locked_cube(txn, cube_id, request.expected_revision)
+        at_revision(cube, request.to_revision, "to_revision")
+        changed = await txn.changed_items(cube.key, request.to_revision)
+        ends = {uid for now, _ in changed if now.kind is Kind.RELATION for uid in (now.source, now.target)}
+        plan = plan_rollback(changed, await txn.names(cube.key, ends))
+        cause = request.cause or f"rollback to revision {request.to_revision}"
+        row = await commit(txn, call, cube, plan.versions, cause=cause, request_id=request.request_id)
+        return Outcome(request.name, cube, row.revision)
+
+    async def respond(txn: Reader, _: str, revision: int) -> RollbackCubeResponse:
+        cube = await existing_cube(txn, cube_id, deleted=True)
+        return RollbackCubeResponse(
+            cube=cube_message(cube),
+            commit=await commit_of(txn, call, cube, revision),
+            skipped_purges=await _skipped(txn, call, cube, request.to_revision, revision),
+            index_pending=mos.keeper.broken(cube.uid),
+        )
+
+    return await mutate(
+        mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
+    )
+
+
+async def _skipped(txn: Reader, call: Call, cube: CubeRow, to_revision: int, revision: int) -> list[SkippedPurge]:
+    view = call.view(cube.id)
+    found = []
+    for now, then in await txn.changed_items(cube.key, to_revision):
+        gone = now.kind is Kind.MEMORY and now.state == MEMORY_STATE_PURGED and now.from_revision < revision
+        if gone and then is not None and then.state != MEMORY_STATE_PURGED and view.sees(now):
+            found.append(SkippedPurge(name=names.memory_name(cube.id, now.id), purge_revision=now.from_revision))
+    return found[:_NAMED]
+
+
+async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeResponse:
+    """See CubeService.ForkCube."""
+    if not permits(call.access, PERMISSION_CREATE_CUBE, ""):
+        raise denied(request.name)
+    source_id = names.parse_cube(request.name)
+    uid = str(uuid7())
+    fork_id = request.cube_id or uid
+
+    async def work(txn: Writer) -> Outcome[ForkCubeResponse]:
+        source = await locked_cube(txn, source_id)
+        call.view(source_id, whole=True)
+        revision = at_revision(source, request.revision, "revision") or source.revision
+        (head,) = await txn.commits(source.key, revision, revision, 1, newest_first=False)
+        key = await new_cube(txn, call, fork_id, uid)
+        copies = await _copies(txn, call, source, revision)
+        settings = CubeContent.FromString(source.settings.payload)
+        settings.display_name = request.display_name or settings.display_name
+        content = seal(settings.SerializeToString(deterministic=True))
+        row = await append_commit(
+            txn,
+            key,
+            uid,
+            None,
+            [settings_version(uid, content, call.principal), *copies],
+            principal=call.principal,
+            cause=f"fork of {request.name} at revision {revision}",
+            request_id=request.request_id,
+            merged_heads=[Head(cube_uid=source.uid, revision=revision, digest=head.digest)],
+        )
+        await audit(txn, call, names.cube_name(fork_id), detail=f"forked from {request.name}", revision=row.revision)
+        return Outcome(names.cube_name(fork_id), await existing_cube(txn, fork_id), row.revision)
+
+    async def respond(txn: Reader, result: str, revision: int) -> ForkCubeResponse:
+        cube = await existing_cube(txn, names.parse_cube(result), deleted=True)
+        return ForkCubeResponse(
+            cube=cube_message(cube),
+            commit=await commit_of(txn, call, cube, revision),
+            index_pending=mos.keeper.broken(cube.uid),
+        )
+
+    return await mutate(
+        mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
+    )
+
+
+async def _copies(txn: Writer, call: Call, source: CubeRow, revision: int) -> list[NewVersion]:
+    view = call.view(source.id)
+    visible: dict[str, Version] = {}
+    versions: list[NewVersion] = []
+    async for version in _versions(txn, source, Kind.MEMORY, revision):
+        if version.current_state != MEMORY_STATE_PURGED and view.sees(version):
+            visible[version.uid] = version
+    ids = {version.id for version in visible.values()}
+    vectors = await txn.vectors([version.content for version in visible.values() if version.content is not None])
+    for version in visible.values():
+        # A merged memory whose absorbing one is not copied stands for itself again.
+        merged = version.state == MEMORY_STATE_MERGED and version.merged_into.rpartition("/")[2] in ids
+        state = MEMORY_STATE_ACTIVE if version.state == MEMORY_STATE_MERGED and not merged else version.state
+        versions.append(
+            added(
+                commit_pb2.CHANGE_KIND_MEMORY_ADDED,
+                Kind.MEMORY,
+                version.id,
+                version.uid,
+                await _copied(txn, version, vectors.get(version.content or -1)),
+                sensitivity=max(version.sensitivity, version.current_sensitivity),
+                owner=version.owner,
+                state=state,
+                merged_into=version.merged_into if merged else "",
+            )
+        )
+    async for session in _versions(txn, source, Kind.SESSION, revision):
+        content = await _copied(txn, session, None)
+        kind = commit_pb2.CHANGE_KIND_SESSION_CREATED
+        versions.append(
+            added(
+                kind,
+                Kind.SESSION,
+                session.id,
+                session.uid,
+                content,
+                sensitivity=session.sensitivity,
+                owner=session.owner,
+                state=session.state,
+            )
+        )
+    async for edge in _versions(txn, source, Kind.RELATION, revision):
+        ends = visible.get(edge.source), visible.get(edge.target)
+        if edge.state == MEMORY_STATE_ACTIVE and ends[0] is not None and ends[1] is not None:
+            versions.append(related(edge.id, edge.uid, ends[0], ends[1], edge.type, edge.weight, owner=edge.owner))
+    return versions
+
+
+async def _versions(txn: Reader, cube: CubeRow, kind: Kind, revision: int):  # type: ignore[no-untyped-def]
+    after = 0
+    while rows := await txn.list_versions(cube.key, kind, after, _STEP, revision):
+        after = rows[-1].item
+        for version in rows:
+            yield version
+
+
+async def _copied(txn: Reader, version: Version, vector: bytes | None) -> NewContent:
+    """Returns the content with its salt and commitment, so that equal states stay equal across forks."""
+    if not version.payload:
+        raise MipError("DATA_CORRUPT", f"the content of {version.id} is missing")
+    digest = commitments.content_digest(version.payload)
+    return NewContent(version.commitment, version.salt, digest, version.payload, vector, ())

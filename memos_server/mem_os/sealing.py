@@ -1,0 +1,135 @@
+"""From a memory as it came to the content that is sealed: checked, put in canonical form, serialized once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from uuid_utils import uuid7
+
+from memos_server import names
+from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_INTERNAL
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, PROVENANCE_KIND_MEMORY, Memory
+from memos_server._pb.mip.v1.options_pb2 import FORMAT_MEMORY_NAME
+from memos_server.errors import MipError, invalid_field
+from memos_server.graph_dbs.base import CubeRow, Kind, Reader
+from memos_server.mem_os.context import Call
+from memos_server.memories import rules
+from memos_server.memories.indexed_text import indexed_text
+from memos_server.memories.registry import MemoryTypes
+
+_ENVELOPE = [field.name for field in Memory.DESCRIPTOR.fields if field.number >= 32]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A memory that is ready to be stored.
+
+    Attributes:
+        id: The last part of its name.
+        uid: Its uid.
+        message: The memory, content in canonical form.
+        payload: The sealed bytes.
+        text: What of it is embedded; empty when nothing is.
+        vector: float32 little-endian; None while it is not embedded.
+        blobs: The digests of the blobs that it names.
+        sensitivity: The Sensitivity number that was asked for, 0 for none.
+        owner: The owner that was asked for; empty for the caller.
+    """
+
+    id: str
+    uid: str
+    message: Memory
+    payload: bytes
+    text: str
+    vector: bytes | None
+    blobs: tuple[str, ...]
+    sensitivity: int
+    owner: str
+
+
+def draft(types: MemoryTypes, cube_id: str, memory: Memory, field: str) -> Draft:
+    """Checks a memory and serializes its content. CPU-bound.
+
+    Args:
+        types: The memory types.
+        cube_id: The cube that it goes into.
+        memory: The memory as it came; its content is brought into canonical form in place.
+        field: Its path in the request, for errors.
+
+    Raises:
+        MipError: INVALID_ARGUMENT with the field at fault.
+    """
+    uid = str(uuid7())
+    id_ = uid
+    if memory.name:
+        owner_cube, id_ = names.parse_memory(memory.name, f"{field}.name")
+        if owner_cube != cube_id:
+            raise invalid_field(f"{field}.name", f"must lie in {names.cube_name(cube_id)}", "INVALID_NAME")
+    if memory.session and names.parse_session(memory.session, f"{field}.session")[0] != cube_id:
+        raise invalid_field(f"{field}.session", f"must lie in {names.cube_name(cube_id)}", "INVALID_NAME")
+    kind = types.for_memory(memory, field)
+    kind.validate(memory, field)
+    rules.normalise(memory, field)
+    return Draft(
+        id=id_,
+        uid=uid,
+        message=memory,
+        payload=content_bytes(memory),
+        text=indexed_text(types, memory),
+        vector=None,
+        blobs=tuple(blob.digest for blob in kind.blobs(memory)),
+        sensitivity=memory.sensitivity,
+        owner=memory.owner,
+    )
+
+
+def content_bytes(memory: Memory) -> bytes:
+    """Returns the sealed bytes: the memory without the fields around its content, unknown fields kept."""
+    content = Memory()
+    content.CopyFrom(memory)
+    for name in _ENVELOPE:
+        content.ClearField(name)
+    return content.SerializeToString(deterministic=True)
+
+
+async def check_references(txn: Reader, cube: CubeRow, drafts: list[Draft], field: str = "memories") -> None:
+    """Checks that sessions are open and blobs present.
+
+    Raises:
+        MipError: SESSION_NOT_FOUND, SESSION_ENDED, BLOB_NOT_FOUND.
+    """
+    for number, item in enumerate(drafts):
+        session = item.message.session
+        if not session:
+            continue
+        id_ = session.rpartition("/")[2]
+        version = (await txn.versions(cube.key, Kind.SESSION, [id_])).get(id_)
+        if version is None:
+            raise MipError("SESSION_NOT_FOUND", f"{field}[{number}].session: {session} does not exist")
+        if version.state != MEMORY_STATE_ACTIVE:
+            raise MipError("SESSION_ENDED", f"{field}[{number}].session: {session} has ended")
+    digests = {digest for item in drafts for digest in item.blobs}
+    missing = sorted(digests - set(await txn.blobs(cube.key, digests))) if digests else []
+    if missing:
+        raise MipError("BLOB_NOT_FOUND", f"{names.cube_name(cube.id)} does not hold the blob {missing[0]}")
+
+
+async def inherited_sensitivity(txn: Reader, call: Call, cube: CubeRow, memory: Memory, asked: int) -> int:
+    """Returns the label of a new version: what was asked for, but at least that of every memory that it derives from;
+    SENSITIVITY_INTERNAL when nothing was asked for."""
+    prefix = f"{names.cube_name(cube.id)}/memories/"
+    label = asked or SENSITIVITY_INTERNAL
+    sources: dict[str, set[str]] = {}
+    for item in memory.provenance:
+        if item.kind == PROVENANCE_KIND_MEMORY and names.matches(FORMAT_MEMORY_NAME, item.source):
+            cube_id, memory_id = names.parse_memory(item.source)
+            sources.setdefault(cube_id, set()).add(memory_id)
+    for cube_id, ids in sources.items():
+        source_cube = cube if names.cube_name(cube_id) + "/memories/" == prefix else await txn.cube(cube_id)
+        if source_cube is None:
+            continue
+        view = call.view(cube_id)
+        # What the caller cannot see, it cannot derive from; a label that rose for it would tell of it.
+        for version in (await txn.versions(source_cube.key, Kind.MEMORY, ids)).values():
+            label = max(label, version.sensitivity) if view.sees(version) else label
+    return label
