@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -121,13 +122,13 @@ class AsyncCubeHistory(AsyncCubeBase):
             start_revision: The first revision to send; 0 means the next one to be made.
         """
         assembler = WatchAssembler(self.name, start_revision)
-        attempts = self._caller.attempts(_stubs.WATCH_CUBE, None)
+        attempts = self._caller.attempts(_stubs.WATCH_CUBE, math.inf)
         while True:
             attempts.next_timeout()
             try:
                 async for frame in self._caller.stream(_stubs.WATCH_CUBE, assembler.request(), None):
                     # The stream lives, so a later failure has its tries before it again.
-                    attempts = self._caller.attempts(_stubs.WATCH_CUBE, None)
+                    attempts = self._caller.attempts(_stubs.WATCH_CUBE, math.inf)
                     event = assembler.take(frame)
                     if event is not None:
                         yield event

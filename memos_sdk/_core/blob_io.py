@@ -60,6 +60,7 @@ class BlobReceiver:
     """Takes the frames of a download, and knows where to go on after a break.
 
     Attributes:
+        offset: The bytes that are there.
         corrupt: True once the bytes turned out not to have the digest.
     """
 
@@ -70,7 +71,7 @@ class BlobReceiver:
         self._file = file
         self._progress = progress
         self._hash = hashlib.sha256()
-        self._offset = 0
+        self.offset = 0
         self._size = 0
         self.corrupt = False
 
@@ -79,11 +80,11 @@ class BlobReceiver:
         self._file.seek(0)
         while data := self._file.read(BLOB_FRAME_BYTES):
             self._hash.update(data)
-            self._offset += len(data)
+            self.offset += len(data)
 
     def request(self) -> mip.ReadBlobRequest:
         """Returns the request for what is still missing."""
-        return mip.ReadBlobRequest(parent=self._cube, digest=self._digest, offset=self._offset)
+        return mip.ReadBlobRequest(parent=self._cube, digest=self._digest, offset=self.offset)
 
     def take(self, frame: mip.ReadBlobResponse) -> None:
         """Writes a frame.
@@ -94,13 +95,13 @@ class BlobReceiver:
         if frame.header is not None:
             self._size = frame.header.size
         if frame.data is not None:
-            if frame.data.offset != self._offset:
-                raise self._corrupt(f"bytes {self._offset} to {frame.data.offset} are missing")
+            if frame.data.offset != self.offset:
+                raise self._corrupt(f"bytes {self.offset} to {frame.data.offset} are missing")
             self._file.write(frame.data.data)
             self._hash.update(frame.data.data)
-            self._offset += len(frame.data.data)
+            self.offset += len(frame.data.data)
             if self._progress is not None:
-                self._progress(self._offset, max(self._size, self._offset))
+                self._progress(self.offset, max(self._size, self.offset))
 
     def finish(self) -> None:
         """Compares the digest.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -48,11 +49,15 @@ class Blobs:
         """
         blob = in_thread(BlobSource, source)
         reference = mip.BlobRef(digest=blob.digest, size=blob.size, media_type=media_type, title=title)
-        attempts = self._caller.attempts(_stubs.QUERY_WRITE, LONG_TIMEOUT * 6)
+        attempts = self._caller.attempts(_stubs.QUERY_WRITE, math.inf)
+        reached = 0
         while blob.digest in self.missing([blob.digest]):
-            attempts.next_timeout()
             try:
                 offset = self._arrived(blob.digest)
+                if offset > reached:
+                    # What moves on has all its tries before it again.
+                    attempts, reached = self._caller.attempts(_stubs.QUERY_WRITE, math.inf), offset
+                attempts.next_timeout()
                 frames = upload_frames(self._cube, blob, offset, progress)
                 self._caller.upload(_stubs.WRITE_BLOB, frames, timeout or LONG_TIMEOUT)
                 break
@@ -118,8 +123,12 @@ class Blobs:
             return 0
 
     def _receive(self, receiver: BlobReceiver, timeout: float | None) -> None:
-        attempts = self._caller.attempts(_stubs.READ_BLOB, LONG_TIMEOUT * 6)
+        attempts = self._caller.attempts(_stubs.READ_BLOB, math.inf)
+        reached = receiver.offset
         while True:
+            if receiver.offset > reached:
+                # What moves on has all its tries before it again.
+                attempts, reached = self._caller.attempts(_stubs.READ_BLOB, math.inf), receiver.offset
             attempts.next_timeout()
             try:
                 for frame in self._caller.stream(_stubs.READ_BLOB, receiver.request(), timeout or LONG_TIMEOUT):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib.metadata
 
 import typer
+from typer.models import CommandInfo
 
 from memos_sdk.errors import FailedPrecondition
 
 # What the server's package adds; without it these commands say what to install.
-_OF_SERVER = {
+OF_SERVER = {
     "serve": "Start a server (needs the server's package).",
     "doctor": "Examine a server's folder (needs the server's package).",
     "models": "Install models for the server (needs the server's package).",
@@ -35,11 +36,16 @@ def register(app: typer.Typer) -> None:
             app.add_typer(loaded, name=entry.name)
         else:
             loaded(app)
-    present = {str(command.name) for command in app.registered_commands}
+    present = {_name(command) for command in app.registered_commands}
     present |= {str(group.name) for group in app.registered_groups}
-    for name, help_text in _OF_SERVER.items():
+    for name, help_text in OF_SERVER.items():
         if name not in present:
             _add_missing(app, name, help_text, failed)
+
+
+def _name(command: CommandInfo) -> str:
+    """Returns a command's name; without one of its own it is that of its function."""
+    return command.name or (command.callback.__name__.replace("_", "-") if command.callback else "")
 
 
 def _add_missing(app: typer.Typer, name: str, help_text: str, failed: str) -> None:

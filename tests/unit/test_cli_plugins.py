@@ -37,7 +37,7 @@ def test_a_package_adds_commands_by_a_function(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def register(app: typer.Typer) -> None:
-        @app.command("serve")
+        @app.command()
         def serve(data: str) -> None:
             typer.echo(f"serving {data}")
 
@@ -103,7 +103,7 @@ def test_without_typer_the_command_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_the_commands_of_the_server_are_known_by_name() -> None:
-    assert set(commands._OF_SERVER) == {"serve", "doctor", "models", "tls"}
+    assert set(commands.OF_SERVER) == {"serve", "doctor", "models", "tls"}
 
 
 def test_a_demo_without_text_says_what_to_do(
