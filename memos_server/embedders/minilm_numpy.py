@@ -68,10 +68,13 @@ class NumpyMiniLm:
         for layer in self._layers:
             attended = _attention(hidden @ layer.attention + layer.attention_bias, batch, length, bias)
             hidden = _normed(attended @ layer.output + layer.output_bias + hidden, *layer.norm)
-            inner = hidden @ layer.up
+            inner: Array = hidden @ layer.up
             inner += layer.up_bias
             _gelu(inner)
-            hidden = _normed(inner @ layer.down + layer.down_bias + hidden, *layer.final_norm)
+            outer: Array = inner @ layer.down
+            outer += layer.down_bias
+            outer += hidden
+            hidden = _normed(outer, *layer.final_norm)
         weights = mask.astype(np.float32)
         pooled: Array = np.einsum("bld,bl->bd", hidden.reshape(batch, length, HIDDEN), weights)
         pooled /= weights.sum(axis=1, keepdims=True)
