@@ -113,11 +113,16 @@ class EmbeddedIndex:
             return
         await self._run(self._close_slots)
         self._workers = self._saver = None
-        workers.shutdown()
-        saver.shutdown()
+        await asyncio.to_thread(workers.shutdown)
+        await asyncio.to_thread(saver.shutdown)
 
     async def indexed_revision(self, cube_uid: str) -> int:
         """Returns the revision that the cube's index reflects, reading its files if they were not; 0 without any."""
+
+        loaded = self._slot(cube_uid).cube
+        if loaded is not None:
+            # A batch sets the revision last, in one step: no need to wait for the lock, nor for a thread.
+            return loaded.revision
 
         def work() -> int:
             with self._reading(cube_uid) as (_, cube, _):

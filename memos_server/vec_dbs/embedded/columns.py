@@ -95,6 +95,9 @@ class VectorRows:
 
         The last bits depend on where a row lies (the library's kernels differ at block ends), at most `slack` away from
         the exact value, so the best rows are chosen with that much slack and then computed with `exact`.
+
+        `vecdot` goes row by row in one thread. A matrix product is split by the library over all cores, which wait for
+        each other: on a machine that has something else to do it took 30 times as long (benches/vec_choice.py).
         """
         found = np.empty(len(wanted), dtype=np.float32)
         for number, chunk in enumerate(self.chunks):
@@ -105,9 +108,9 @@ class VectorRows:
                 continue
             if count < GATHER_SHARE * len(part):
                 rows = np.flatnonzero(part)
-                found[low + rows] = chunk[rows] @ query
+                found[low + rows] = np.vecdot(chunk[rows], query)
             else:
-                np.dot(chunk[: len(part)], query, out=found[low : low + len(part)])
+                np.vecdot(chunk[: len(part)], query, out=found[low : low + len(part)])
         return found
 
     @property

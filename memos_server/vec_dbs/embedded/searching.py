@@ -43,6 +43,8 @@ class CubeSearcher:
             raise ValueError("depth must be at least 1")
         if query.vector is not None and cube.vectors.dimension not in (0, len(query.vector)):
             raise ValueError(f"the cube's vectors have dimension {cube.vectors.dimension}, not {len(query.vector)}")
+        if query.vector is not None and not np.isfinite(query.vector).all():
+            raise ValueError("the query vector has a component that is not finite")
         view = self._view(query)
         wanted = passing(cube, view, query.where)
         if not wanted.any():
