@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -347,3 +349,33 @@ def test_postings_stay_in_few_bounded_segments_and_agree_with_a_dictionary() -> 
 def test_any_text_survives_the_packing_of_a_vocabulary() -> None:
     names = ["plain", None, "", "ünïcödé", "𝄞", "\ud800", "new\nline\0"]
     assert snapshot._unpack_texts(*snapshot._pack_texts(names)) == names
+
+
+async def test_searches_batches_purges_and_snapshots_do_not_disturb_each_other(tmp_path: Path) -> None:
+    index = await opened(tmp_path, snapshot_changes=1, memory_budget_mb=1)
+    done = False
+
+    async def search() -> int:
+        count = 0
+        while not done:
+            revision = await index.indexed_revision(CUBE)
+            # Every fourth memory is purged in the commit that adds it.
+            assert await hits(index, revision, "word") == {n for n in range(1, revision + 1) if n % 4}
+            count += 1
+        return count
+
+    searching = [asyncio.create_task(search()) for _ in range(3)]
+    for revision in range(1, 41):
+        batch = adding(revision, [revision], MARKER, dimension=512)
+        if revision % 4 == 0:
+            gone = IndexVersion(uid(revision), revision, None, 5, 2, 0.0, 0.0)
+            batch = replace(batch, versions=[*batch.versions, gone], erased=[key(revision)])
+        await index.apply(CUBE, 512, batch)
+        await index.apply(OTHER, 512, adding(revision, range(revision * 20, revision * 20 + 20), dimension=512))
+    done = True
+    assert sum(await asyncio.gather(*searching)) > 0
+    await index.close()
+    again = await opened(tmp_path)
+    assert await hits(again, 40, MARKER) == {n for n in range(1, 41) if n % 4}
+    assert len(await again.contents(OTHER, 40)) == 800
+    await again.close()
