@@ -1,0 +1,66 @@
+"""What of a memory search sees in words: the payload's text, who said it when, and the tags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from memos_server._pb.mip.v1.memory_pb2 import Memory, Provenance
+from memos_server.memories.registry import MemoryTypes
+
+MAX_SOURCES: Final = 4
+"""The most sources whose speaker and date are named, so that a merge of many is still about its text."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS: Final = range(-62_135_596_800, 253_402_300_800)  # the years 1 to 9999
+_MONTHS: Final = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
+
+
+def indexed_text(types: MemoryTypes, memory: Memory) -> str:
+    """Returns the text that is analysed for the lexical index and embedded, such as `Caroline (8 May 2023): I paint.`
+
+    Args:
+        types: The memory types.
+        memory: The memory, its content at least.
+
+    Returns:
+        The payload's text, preceded by speaker and date where provenance has them, followed by the tags; empty when the
+        payload has no text.
+
+    Raises:
+        MipError: The memory has no payload, or one that no type handles.
+    """
+    text = types.for_memory(memory, "memory").text(memory)
+    if not text.strip():
+        return ""
+    sources = ", ".join(_sources(memory.provenance))
+    if sources:
+        text = f"{sources}: {text}"
+    return f"{text}\n{' '.join(memory.tags)}" if memory.tags else text
+
+
+def _sources(provenance: Iterable[Provenance]) -> list[str]:
+    """Returns speaker and date of the first sources that have one of them, equal ones once."""
+    named = (_source(item.speaker.strip(), _date(item.time) if item.HasField("time") else "") for item in provenance)
+    return list(dict.fromkeys(source for source in named if source))[:MAX_SOURCES]
+
+
+def _source(speaker: str, date: str) -> str:
+    return f"{speaker} ({date})" if speaker and date else speaker or date
+
+
+def _date(time: Timestamp) -> str:
+    """Returns the UTC day in English words, whatever the locale; empty for a time outside the years 1 to 9999.
+
+    A request with such a time is refused, but content that another server sealed is kept as it came.
+    """
+    if time.seconds not in _SECONDS:
+        return ""
+    day = _EPOCH + timedelta(seconds=time.seconds)
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
