@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -378,4 +380,29 @@ async def test_searches_batches_purges_and_snapshots_do_not_disturb_each_other(t
     again = await opened(tmp_path)
     assert await hits(again, 40, MARKER) == {n for n in range(1, 41) if n % 4}
     assert len(await again.contents(OTHER, 40)) == 800
+    await again.close()
+
+
+async def test_batches_and_searches_go_on_while_a_snapshot_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = await opened(tmp_path, snapshot_changes=1)
+    started, finish = threading.Event(), threading.Event()
+    write = snapshot.write
+
+    def slow(*arguments: Any) -> snapshot.Saved:
+        started.set()
+        assert finish.wait(60)
+        return write(*arguments)
+
+    monkeypatch.setattr(snapshot, "write", slow)
+    await index.apply(CUBE, 2, adding(1, [1, 2]))
+    assert await asyncio.to_thread(started.wait, 60)
+    async with asyncio.timeout(60):
+        await index.apply(CUBE, 2, adding(2, [3]))
+        assert await hits(index, 2, "word") == {1, 2, 3}
+    finish.set()
+    await index.close()
+    again = await opened(tmp_path)
+    assert await again.indexed_revision(CUBE) == 2
     await again.close()

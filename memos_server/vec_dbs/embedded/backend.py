@@ -250,7 +250,8 @@ class EmbeddedIndex:
         with slot.saving if batch.erased else contextlib.nullcontext():
             erased = None
             while erased is None:
-                self._load(slot)
+                if slot.cube is None:
+                    self._load(slot)
                 with slot.lock.write():
                     if slot.cube is not None:
                         erased = self._change(slot, slot.cube, dimension, batch)
