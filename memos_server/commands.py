@@ -118,7 +118,12 @@ def doctor(
         print(json.dumps([check._asdict() for check in checks], indent=2))
     else:
         console = Console(highlight=False)
-        marks = {"ok": "[green]ok[/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]FAIL[/red]", "repaired": "[cyan]repaired[/cyan]"}
+        marks = {
+            "ok": "[green]ok[/green]",
+            "warn": "[yellow]warn[/yellow]",
+            "fail": "[red]FAIL[/red]",
+            "repaired": "[cyan]repaired[/cyan]",
+        }
         for check in checks:
             console.print(f"{marks[check.status]:<22} {check.name}: {check.message}", soft_wrap=True)
             if check.remedy:

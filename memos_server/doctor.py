@@ -129,4 +129,3 @@ async def _cube(mos: Mos, call: Call, cube: CubeRow, *, repair: bool) -> list[Ch
         remedy = "memos doctor --repair" if derived else "Restore the folder from a backup; the log names what changed."
         checks.append(Check(name, "fail", f"{finding.kind} {finding.resource}: {finding.message}", remedy))
     return checks or [Check(name, "ok", f"revision {cube.revision}, chain, content and index agree")]
-

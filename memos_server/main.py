@@ -122,7 +122,8 @@ async def _parts(
     index = load_backend("memos.vec_dbs", settings.index.backend, data, **settings.index.config)
     await index.open()
     stack.push_async_callback(index.close)
-    blobs = load_backend("memos.blob_stores", settings.blobs.backend, data, **settings.blobs.config)
+    blob_config = {"max_blob_bytes": settings.limits.max_blob_bytes, **settings.blobs.config}
+    blobs = load_backend("memos.blob_stores", settings.blobs.backend, data, **blob_config)
     await blobs.open()
     stack.push_async_callback(blobs.close)
     types = MemoryTypes.installed()

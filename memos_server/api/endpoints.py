@@ -29,6 +29,9 @@ from memos_server.mem_os.context import Call, Mos
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 UseCase = Callable[..., Any]
+
+_INLINE_BYTES = 25_000
+"""Up to this size a request is checked on the event loop; larger ones would hold it for longer than a millisecond."""
 _ANYONE = PrincipalAccess("", known=False, disabled=False)
 
 
@@ -72,8 +75,11 @@ class Endpoint:
         access, token_id = await self._server.accounts.authenticate([(key, value) for key, value in metadata])
         return Call(self._path, access, token_id)
 
-    def _admit(self, call: Call, request: Message) -> None:
-        validate(request)
+    async def _admit(self, call: Call, request: Message, size: int) -> None:
+        if size > _INLINE_BYTES:
+            await asyncio.get_running_loop().run_in_executor(self._server.mos.cpu, validate, request)
+        else:
+            validate(request)
         if self._rule.paths:
             require(call.access, self._rule.permission, self._rule.resolve(request))
         elif self._rule.permission != options_pb2.PERMISSION_OPEN:
@@ -85,7 +91,7 @@ class Endpoint:
         try:
             call = await self._call(context)
             request = self._parse(raw)
-            self._admit(call, request)
+            await self._admit(call, request, len(raw))
             response: Message = await self._use_case(self._server.mos, call, request)
             return response.SerializeToString()
         except Exception as error:
@@ -100,7 +106,7 @@ class Endpoint:
             if first is None:
                 raise MipError("INVALID_STREAM", "the stream is empty")
             request = self._parse(first)
-            self._admit(call, request)
+            await self._admit(call, request, len(first))
 
             async def parsed() -> AsyncIterator[Message]:
                 async for raw in frames:
@@ -119,7 +125,7 @@ class Endpoint:
         try:
             call = await self._call(context)
             request = self._parse(raw)
-            self._admit(call, request)
+            await self._admit(call, request, len(raw))
             await self._send(context, call, request)
         except Exception as error:
             await self._fail(context, call, error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import grpc
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc

@@ -19,7 +19,8 @@ from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED, Memory
 from memos_server.graph_dbs.base import OPEN, ChangeRow, CubeRow, Kind, Reader, RecordStore
 from memos_server.mem_os import filters
 from memos_server.mem_os.access import CubeView
-from memos_server.memories.analysis import analyze, entities
+from memos_server.memories.analysis import analyze
+from memos_server.memories.entities import entities
 from memos_server.memories.indexed_text import indexed_text
 from memos_server.memories.registry import MemoryTypes
 from memos_server.vec_dbs.base import (

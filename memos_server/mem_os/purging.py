@@ -8,7 +8,7 @@ from memos_server import names
 from memos_server._pb.mip.v1 import commit_pb2
 from memos_server._pb.mip.v1.cube_service_pb2 import PurgeCubeRequest, PurgeCubeResponse
 from memos_server._pb.mip.v1.job_pb2 import JOB_STATE_PENDING
-from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_DELETED, MEMORY_STATE_PURGED
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_DELETED, MEMORY_STATE_PURGED, Memory
 from memos_server._pb.mip.v1.memory_service_pb2 import PurgeMemoriesRequest, PurgeMemoriesResponse
 from memos_server._pb.mip.v1.options_pb2 import PERMISSION_READ
 from memos_server.errors import MipError
@@ -161,7 +161,8 @@ async def _derived_memories(mos: Mos, call: Call, cube_id: str, ids: Sequence[st
         return await existing_cube(txn, cube_id)
 
     cube = await mos.read(cube_of)
-    cites = [filters.parse(f'provenance.source = "{names.memory_name(cube_id, id_)}"').pushdown() for id_ in ids]
+    cited = {names.memory_name(cube_id, id_) for id_ in ids}
+    cites = [filters.parse(f'provenance.source = "{name}"').pushdown() for name in sorted(cited)]
     uids = await mos.keeper.matching(cube, call.view(cube_id), Some(tuple(cites)), _DERIVED)
 
     async def work(txn: Reader) -> list[str]:
@@ -170,7 +171,10 @@ async def _derived_memories(mos: Mos, call: Call, cube_id: str, ids: Sequence[st
         return sorted(
             names.memory_name(cube_id, version.id)
             for version in versions.values()
-            if version.id not in ids and version.state != MEMORY_STATE_PURGED and view.sees(version)
+            if version.id not in ids
+            and version.state != MEMORY_STATE_PURGED
+            and view.sees(version)
+            and any(item.source in cited for item in Memory.FromString(version.payload).provenance)
         )
 
     return await mos.read(work)
