@@ -283,10 +283,16 @@ def error_from_status(code: str, message: str, trailer: bytes | None, *, method:
     lowered = message.lower()
     if code == "UNAVAILABLE" and not details.reason and any(text in lowered for text in _CONNECT_FAILURES):
         return _connect_error(target, message, lowered, method)
+    metadata = dict(details.metadata)
+    # A server may say the remedy itself, in the message too for clients that show nothing else.
+    remedy = metadata.pop("remedy", "")
+    if remedy and message.endswith(remedy) and message != remedy:
+        message = message.removesuffix(remedy).rstrip()
     return _BY_CODE.get(code, Unknown)(
         message or code,
         reason=details.reason,
-        metadata=details.metadata,
+        remedy=remedy,
+        metadata=metadata,
         violations=[FieldViolation(*violation) for violation in details.violations],
         retry_after=details.retry_after,
         method=method,

@@ -311,6 +311,6 @@ def _show(cli: Cli, info: CubeInfo) -> None:
 
 def _show_event(cli: Cli, event: WatchEvent) -> None:
     commit = event.commit
-    cli.say(f"{commit.revision:>6}  {when(commit.create_time)}  {commit.principal}  {commit.cause}")
+    cli.say(f"{commit.revision:>6}  {when(commit.create_time)}  {commit.principal}  {commit.cause}".rstrip())
     for change in event.changes:
-        cli.say(f"        {change.kind.name.lower()} {change.name}")
+        cli.say(f"        {change.kind.name.lower()} {change.name}".rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import signal
 import sysconfig
 import tempfile
 import time
@@ -22,7 +23,7 @@ from memos_sdk.cli.embedded import EmbeddedServer
 from memos_sdk.documents import read_pieces
 from memos_sdk.errors import DataLoss, UsageError
 
-_QUERY = "What happens to a stored memory when the power fails?"
+_QUERY = "How can a bad change be undone?"
 _ADDITION = "Corrected in the demo: the reader should also see the page about verification."
 
 
@@ -45,6 +46,8 @@ def demo(
     show = _Show(cli)
     server = EmbeddedServer(folder)
     done = False
+    # Ended from outside, the demo still ends its server.
+    previous = signal.signal(signal.SIGTERM, _end)
     try:
         show.step("A server of its own", f"python -m memos_server serve --data {folder} --listen {server.address}")
         started = time.monotonic()
@@ -62,11 +65,16 @@ def demo(
         _go_on(show, server if keep else None)
         done = True
     finally:
+        signal.signal(signal.SIGTERM, previous)
         if not (keep and done):
             server.stop()
             if cli.options.data is None:
                 shutil.rmtree(folder, ignore_errors=True)
     cli.emit(show.facts, lambda: None)
+
+
+def _end(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
 
 
 class _Show:
@@ -147,7 +155,7 @@ def _tour(show: _Show, mip: Client, texts: list[Path], query: str) -> None:
     if not verdict:
         raise DataLoss("the demo's cube does not verify", reason="DATA_CORRUPT")
 
-    show.step("Who did what", "memos audit")
+    show.step("Who did what", "memos audit; changes of memories stand in the log, what concerns access and cubes here")
     for number, event in enumerate(mip.access.audit(page_size=10)):
         if number == 5:
             break

@@ -178,6 +178,20 @@ def test_an_error_shows_all_that_the_server_said(fake: FakeMip, client: Client) 
     )
 
 
+def test_a_remedy_of_the_server_is_said_once(fake: FakeMip, client: Client) -> None:
+    refusal = Refusal(
+        "NOT_FOUND",
+        "MEMORY_NOT_FOUND",
+        "m1 does not exist. Look in the attic.",
+        metadata={"remedy": "Look in the attic.", "name": "m1"},
+    )
+    fake.on("GetMemory", failing(1, refusal, None))
+    with pytest.raises(NotFound) as caught:
+        client.cube("notes").get("m1")
+    error = caught.value
+    assert (error.message, error.remedy, error.metadata) == ("m1 does not exist.", "Look in the attic.", {"name": "m1"})
+
+
 def test_an_rpc_that_the_server_lacks_is_unimplemented(client: Client) -> None:
     with pytest.raises(Unimplemented):
         client.capabilities()
