@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -184,27 +184,28 @@ def server(tmp_path: Path) -> Iterator[Server]:
     assert running.stop() == 0, running.log.read_text(errors="replace")[-4000:]
 
 
-@pytest.fixture
-def grpcurl() -> None:
-    """Stops the test where grpcurl is missing: with MEMOS_REQUIRE_TOOLS, which .ci/run sets, as a failure."""
-    if shutil.which("grpcurl", path=os.pathsep.join([*map(str, TOOLS), os.environ["PATH"]])) is None:
-        if os.environ.get("MEMOS_REQUIRE_TOOLS"):
-            pytest.fail("grpcurl is not installed")
-        pytest.skip("not run: grpcurl is not installed")
+def has_grpcurl() -> bool:
+    """Returns whether grpcurl is installed; where MEMOS_REQUIRE_TOOLS is set, as .ci/run does, it must be."""
+    found = shutil.which("grpcurl", path=os.pathsep.join([*map(str, TOOLS), os.environ["PATH"]])) is not None
+    if not found and os.environ.get("MEMOS_REQUIRE_TOOLS"):
+        pytest.fail("grpcurl is not installed")
+    return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if before_grpcurl(runnable(page))], ids=name_of)
+def with_marks(page: Path) -> Any:
+    """Returns the page as a parameter, marked when it needs grpcurl."""
+    marks = [pytest.mark.grpcurl] if any("grpcurl" in block.text for block in runnable(page)) else []
+    return pytest.param(page, marks=marks, id=name_of(page))
+
+
+@pytest.mark.parametrize("page", [with_marks(page) for page in PAGES if runnable(page)])
 def test_the_commands_of_a_page_do_what_it_says(page: Path, server: Server) -> None:
-    server.run(page, before_grpcurl(runnable(page)))
-
-
-@pytest.mark.grpcurl
-@pytest.mark.usefixtures("grpcurl")
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any("grpcurl" in block.text for block in runnable(page))], ids=name_of
-)
-def test_the_commands_of_a_page_with_grpcurl_do_what_it_says(page: Path, server: Server) -> None:
-    server.run(page, runnable(page))
+    blocks = runnable(page)
+    first = before_grpcurl(blocks)
+    if len(first) < len(blocks) and not has_grpcurl():
+        server.run(page, first)
+        pytest.skip(f"not run: grpcurl is not installed (from line {blocks[len(first)].line} on)")
+    server.run(page, blocks)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
