@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from google.protobuf.message import Message
 
 from memos_server._pb.mip.v1 import errors_pb2, options_pb2
 
@@ -17,13 +19,21 @@ class ReasonRule(NamedTuple):
     retryable: bool
 
 
+def option(options: Message, extension: Any) -> Any:
+    """Returns the value of a custom option; its default where it is not set.
+
+    The stubs of protobuf do not know the type of a generated extension, hence Any.
+    """
+    return options.Extensions[extension]
+
+
 @cache
 def reason_rules() -> Mapping[str, ReasonRule]:
     """Returns the table reason -> rule, read once from the descriptor of ErrorReason."""
     rules = {}
     for value in errors_pb2.ErrorReason.DESCRIPTOR.values:
         if value.number:
-            rule = value.GetOptions().Extensions[options_pb2.reason]
+            rule: options_pb2.ReasonRule = option(value.GetOptions(), options_pb2.reason)
             rules[value.name.removeprefix("ERROR_REASON_")] = ReasonRule(rule.code, rule.remedy, rule.retryable)
     return rules
 

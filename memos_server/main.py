@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import _async as health_aio
 
 from memos_server._pb.mip.v1.access_pb2 import ROLE_ADMIN
 from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_SECRET

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from memos_server._pb.mip.v1 import options_pb2
 from memos_server.configs.errors import SetupError
-from memos_server.errors import invalid_field
+from memos_server.errors import invalid_field, option
 
 _ON_RESOURCES = (options_pb2.PERMISSION_READ, options_pb2.PERMISSION_WRITE, options_pb2.PERMISSION_ADMIN)
 _FIX = "Declare it in the proto and generate the code again; the server does not start without."
@@ -36,8 +36,7 @@ def rule_of(method: MethodDescriptor) -> Rule:
     Raises:
         SetupError: The RPC declares no permission, or names a field that its request does not have.
     """
-    options = method.GetOptions()
-    auth = options.Extensions[options_pb2.auth] if options.HasExtension(options_pb2.auth) else options_pb2.Auth()
+    auth: options_pb2.Auth = option(method.GetOptions(), options_pb2.auth)
     if auth.permission == options_pb2.PERMISSION_UNSPECIFIED:
         raise SetupError(f"The RPC {method.full_name} declares no (mip.v1.auth).", _FIX)
     paths = tuple(auth.resource_fields)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import grpc
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -13,15 +16,22 @@ from memos_server.api.status import message_of, status_code, trailing_metadata
 from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
 
+if TYPE_CHECKING:
+    Generic = grpc.GenericRpcHandler[Any, Any]
+    Method = grpc.RpcMethodHandler[Any, Any]
+else:
+    # Generic in the stubs only.
+    Generic, Method = grpc.GenericRpcHandler, grpc.RpcMethodHandler
+
 _PACKAGE = "/mip.v1."
 # Over this the transport itself refuses, without a reason; below it the endpoint refuses with one.
 _TRANSPORT_BYTES = 64 * 2**20
 
 
-class _Unimplemented(grpc.GenericRpcHandler):
+class _Unimplemented(Generic):
     """Answers RPCs of the protocol that this server does not have, with a reason like every other error."""
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Method | None:
         """Returns a handler for the protocol's own methods; others are left to the transport."""
         path = handler_call_details.method
         if not path.startswith(_PACKAGE):
@@ -39,25 +49,25 @@ def services() -> list[ServiceDescriptor]:
     return [service for file in FILES for service in file.services_by_name.values()]
 
 
-def _handlers(server: Server, service: ServiceDescriptor, use_cases: dict[str, UseCase]) -> grpc.GenericRpcHandler:
-    methods: dict[str, grpc.RpcMethodHandler] = {}
+def _handlers(server: Server, service: ServiceDescriptor, use_cases: dict[str, UseCase]) -> Generic:
+    methods: dict[str, Method] = {}
     for method in service.methods:
         use_case = use_cases.pop(method.name, None)
         if use_case is None:
             raise SetupError(f"The RPC {method.full_name} has no use case.", "Add it to memos_server/api/rpcs.py.")
         endpoint = Endpoint(server, method, use_case)
         if method.client_streaming:
-            methods[method.name] = grpc.stream_unary_rpc_method_handler(endpoint.upload)  # type: ignore[arg-type]
+            methods[method.name] = grpc.stream_unary_rpc_method_handler(endpoint.upload)
         elif method.server_streaming:
-            methods[method.name] = grpc.unary_stream_rpc_method_handler(endpoint.stream)  # type: ignore[arg-type]
+            methods[method.name] = grpc.unary_stream_rpc_method_handler(endpoint.stream)
         else:
-            methods[method.name] = grpc.unary_unary_rpc_method_handler(endpoint.unary)  # type: ignore[arg-type]
+            methods[method.name] = grpc.unary_unary_rpc_method_handler(endpoint.unary)
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
 def build(
     server: Server, files: tuple[FileDescriptor, ...] = FILES
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
     """Builds the gRPC server, without a port.
 
     Args:
@@ -83,7 +93,7 @@ def build(
         grpc_server.add_generic_rpc_handlers((_handlers(server, service, left),))
     if left:
         raise SetupError(f"Use cases without an RPC: {', '.join(sorted(left))}.", "Remove them from the table.")
-    status = health.aio.HealthServicer()
+    status = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(status, grpc_server)
     names = [service.full_name for service in described]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], grpc_server)
@@ -91,7 +101,7 @@ def build(
     return grpc_server, status
 
 
-async def set_serving(status: health.aio.HealthServicer, serving: bool) -> None:
+async def set_serving(status: health_aio.HealthServicer, serving: bool) -> None:
     """Sets the health of the server and of each service."""
     state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ["", *(service.full_name for service in services())]:

@@ -204,7 +204,9 @@ class IndexKeeper:
         )
 
     async def search(self, cube: CubeRow, query: IndexQuery) -> IndexResult:
-        """Asks the index of a cube."""
+        """Asks the index of a cube. An index whose files were lost since it was asked for its revision is made anew."""
+        if await self._index.indexed_revision(cube.uid) < query.revision:
+            await self.caught_up(cube)
         return await self._index.search(cube.uid, query)
 
     async def related(self, cube: CubeRow, query: IndexQuery, uids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:

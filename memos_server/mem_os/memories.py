@@ -195,7 +195,8 @@ async def list_memory_revisions(
         if current.state == MEMORY_STATE_PURGED:
             return ListMemoryRevisionsResponse(memories=await visible_memories(txn, call, cube, [current]))
         rows = await txn.history(cube.key, Kind.MEMORY, memory_id, before, size + 1)
-        page, filled = [], 0
+        page: list[Version] = []
+        filled = 0
         for version in rows[:size]:
             filled += len(version.payload) + 512
             if filled > RESPONSE_BYTES and page:

@@ -28,7 +28,8 @@ class IndexContent:
         terms: The indexed text as analysed: lower-case stems in order, with repeats.
         facets: Exact-match tokens that filters push down to, such as `tag:work`, without repeats.
         entities: Names that the text mentions, for the graph channel, without repeats.
-        numbers: Numeric fields that filters compare: `valid_from`, `valid_until` (seconds since the epoch), `confidence`.
+        numbers: Numeric fields that filters compare: `valid_from`, `valid_until` (seconds since the epoch),
+            `confidence`.
         vector: float32 array of shape (dimension,), L2-normalised; None when the memory has no embedding.
     """
 
@@ -69,8 +70,8 @@ class IndexBatch:
     """What brings an index from one revision to a later one. Applying a batch again changes nothing.
 
     Opening a version of a memory closes the version of it that is open: its `to_revision` becomes the new one's
-    `from_revision`. `contents` comes first; `erased` names contents whose terms, facets, entities and vectors must leave
-    memory and disk before `apply` returns.
+    `from_revision`. `contents` comes first; `erased` names contents whose terms, facets, entities and vectors must
+    leave memory and disk before `apply` returns.
     """
 
     from_revision: int
@@ -214,7 +215,7 @@ class IndexStats:
 
 
 class SearchIndex(Protocol):
-    """A search index over many cubes. Methods are safe to call concurrently; `apply` per cube is serialised by callers."""
+    """A search index over many cubes. Methods may be called concurrently; callers serialise `apply` per cube."""
 
     name: str
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from memos_server._pb.mip.v1.commit_pb2 import CommitHeader
 from memos_server.graph_dbs.base import (
@@ -70,7 +71,12 @@ class SqliteWriter(SqliteReader):
         """See Writer."""
         db, keys = self._db, self._keys
         first_version = keys.version
-        new_items, replaced, rows, contents, vectors, blobs = [], [], [], [], [], []
+        new_items: list[tuple[Any, ...]] = []
+        replaced: list[tuple[int, int, int, int]] = []
+        rows: list[tuple[Any, ...]] = []
+        contents: list[tuple[Any, ...]] = []
+        vectors: list[tuple[int, bytes]] = []
+        blobs: list[tuple[int, str, int]] = []
         for change in versions:
             version_key, item = keys.version, change.item
             keys.version += 1
