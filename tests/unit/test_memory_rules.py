@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memos_server._pb.mip.v1.common_pb2 import Label
@@ -27,6 +27,9 @@ from memos_server._pb.mip.v1.memory_pb2 import (
 )
 from memos_server.errors import MipError
 from memos_server.memories import rules, states
+
+UNTIMED = settings(deadline=None)
+"""The first call pays for what is made once; a busy machine would fail it."""
 
 
 def refusal(memory: Memory) -> tuple[str, str]:
@@ -130,6 +133,7 @@ def test_other_unknown_fields_are_kept_byte_for_byte(number: int) -> None:
 WORDS = st.text(min_size=1, max_size=8).filter(str.strip)
 
 
+@UNTIMED
 @given(st.lists(WORDS, max_size=8), st.dictionaries(st.from_regex(r"[a-zA-Z][a-z0-9./_-]{0,5}", fullmatch=True), WORDS))
 def test_the_canonical_form_does_not_depend_on_order_and_is_its_own(tags: list[str], labels: dict[str, str]) -> None:
     pairs = [Label(key=key, value=value) for key, value in labels.items()]
@@ -187,6 +191,7 @@ def test_a_vector_of_another_dimension_than_the_models_is_refused() -> None:
     assert vector_refusal(float32(1, 2), 384) == ("DIMENSION_MISMATCH", "vector.dimension")
 
 
+@UNTIMED
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=16))
 def test_every_finite_vector_but_zero_gets_length_1(elements: list[float]) -> None:
     if any(elements):
