@@ -26,7 +26,7 @@ from memos_server._pb.mip.v1.cube_service_pb2 import (
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, MEMORY_STATE_DELETED, MEMORY_STATE_PURGED
 from memos_server._pb.mip.v1.options_pb2 import PERMISSION_READ
 from memos_server.errors import FieldViolation, MipError, invalid_field
-from memos_server.graph_dbs.base import CubeRow, Kind, NewContent, Reader, Writer
+from memos_server.graph_dbs.base import CubeRow, Kind, NewContent, NewVersion, Reader, Writer
 from memos_server.mem_cube.changes import added, evolve, seal
 from memos_server.mem_cube.log import append_commit, now_us
 from memos_server.mem_os.access import permits
@@ -90,7 +90,7 @@ async def new_cube(txn: Writer, call: Call, cube_id: str, uid: str) -> int:
     return key
 
 
-def settings_version(uid: str, content: NewContent, owner: str):  # type: ignore[no-untyped-def]
+def settings_version(uid: str, content: NewContent, owner: str) -> NewVersion:
     """Returns the first version of a cube's settings."""
     kind = commit_pb2.CHANGE_KIND_CUBE_CREATED
     return added(kind, Kind.CUBE, "", uid, content, sensitivity=SENSITIVITY_INTERNAL, owner=owner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from uuid_utils import uuid7
 
 from memos_server import names
@@ -15,23 +17,24 @@ from memos_server._pb.mip.v1.cube_service_pb2 import (
     RollbackCubeResponse,
     SkippedPurge,
 )
-from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, MEMORY_STATE_MERGED, MEMORY_STATE_PURGED
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, MEMORY_STATE_MERGED, MEMORY_STATE_PURGED, Memory
 from memos_server._pb.mip.v1.options_pb2 import PERMISSION_CREATE_CUBE
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
 from memos_server.mem_cube import commitments
 from memos_server.mem_cube.changes import added, related, seal
-from memos_server.mem_cube.log import append_commit
+from memos_server.mem_cube.log import append_commit, now_us
 from memos_server.mem_cube.rollback import plan_rollback
 from memos_server.mem_os.access import denied, permits
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.cubes import new_cube, settings_version
 from memos_server.mem_os.lifecycle import commit_of
-from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate
+from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import cube_message
 
 _STEP = 1000
 _NAMED = 1000
+_MOST_BLOBS = 1_000_000
 
 
 async def rollback_cube(mos: Mos, call: Call, request: RollbackCubeRequest) -> RollbackCubeResponse:
@@ -77,16 +80,25 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
     if not permits(call.access, PERMISSION_CREATE_CUBE, ""):
         raise denied(request.name)
     source_id = names.parse_cube(request.name)
+    call.view(source_id, whole=True)
     uid = str(uuid7())
     fork_id = request.cube_id or uid
 
+    async def before(txn: Reader) -> tuple[CubeRow, int, dict[str, int]]:
+        known = await replayed(txn, call, request.name, request, request.request_id)
+        source = await existing_cube(txn, source_id)
+        revision = at_revision(source, request.revision, "revision") or source.revision
+        return source, revision, {} if known is not None else await _named_blobs(mos, txn, call, source, revision)
+
+    source, revision, blobs = await mos.read(before)
+
     async def work(txn: Writer) -> Outcome[ForkCubeResponse]:
         source = await locked_cube(txn, source_id)
-        call.view(source_id, whole=True)
-        revision = at_revision(source, request.revision, "revision") or source.revision
         (head,) = await txn.commits(source.key, revision, revision, 1, newest_first=False)
         key = await new_cube(txn, call, fork_id, uid)
-        copies = await _copies(txn, call, source, revision)
+        copies = await _copies(mos, txn, call, source, revision)
+        for digest, size in blobs.items():
+            await txn.put_blob(key, digest, size, now_us())
         settings = CubeContent.FromString(source.settings.payload)
         settings.display_name = request.display_name or settings.display_name
         content = seal(settings.SerializeToString(deterministic=True))
@@ -112,12 +124,46 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
             index_pending=mos.keeper.broken(cube.uid),
         )
 
-    return await mutate(
-        mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
-    )
+    try:
+        # Bytes first: a commit names no blob that is not durable.
+        for digest, size in blobs.items():
+            await _copy_blob(mos, source.uid, uid, digest, size)
+        return await mutate(
+            mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
+        )
+    except MipError:
+        if blobs:
+            await mos.blobs.drop_cube(uid)
+        raise
 
 
-async def _copies(txn: Writer, call: Call, source: CubeRow, revision: int) -> list[NewVersion]:
+async def _named_blobs(mos: Mos, txn: Reader, call: Call, source: CubeRow, revision: int) -> dict[str, int]:
+    """Returns digest -> size of the blobs that the memories to be copied name."""
+    held = dict(await txn.cube_blobs(source.key, "", _MOST_BLOBS))
+    if not held:
+        return {}
+    view = call.view(source.id)
+    needed: dict[str, int] = {}
+    async for version in _versions(txn, source, Kind.MEMORY, revision):
+        if version.current_state != MEMORY_STATE_PURGED and view.sees(version):
+            needed.update((digest, held[digest]) for digest in _blobs_of(mos, version) if digest in held)
+    return needed
+
+
+def _blobs_of(mos: Mos, version: Version) -> tuple[str, ...]:
+    memory = Memory.FromString(version.payload)
+    return tuple(blob.digest for blob in mos.types.for_memory(memory, "memory").blobs(memory))
+
+
+async def _copy_blob(mos: Mos, source_uid: str, target_uid: str, digest: str, size: int) -> None:
+    offset = 0
+    async for piece in mos.blobs.read(source_uid, digest):
+        await mos.blobs.append(target_uid, digest, offset, piece)
+        offset += len(piece)
+    await mos.blobs.finish(target_uid, digest, size)
+
+
+async def _copies(mos: Mos, txn: Writer, call: Call, source: CubeRow, revision: int) -> list[NewVersion]:
     view = call.view(source.id)
     visible: dict[str, Version] = {}
     versions: list[NewVersion] = []
@@ -136,7 +182,7 @@ async def _copies(txn: Writer, call: Call, source: CubeRow, revision: int) -> li
                 Kind.MEMORY,
                 version.id,
                 version.uid,
-                await _copied(txn, version, vectors.get(version.content or -1)),
+                _copied(version, vectors.get(version.content or -1), _blobs_of(mos, version)),
                 sensitivity=max(version.sensitivity, version.current_sensitivity),
                 owner=version.owner,
                 state=state,
@@ -144,7 +190,7 @@ async def _copies(txn: Writer, call: Call, source: CubeRow, revision: int) -> li
             )
         )
     async for session in _versions(txn, source, Kind.SESSION, revision):
-        content = await _copied(txn, session, None)
+        content = _copied(session, None, ())
         kind = commit_pb2.CHANGE_KIND_SESSION_CREATED
         versions.append(
             added(
@@ -165,7 +211,7 @@ async def _copies(txn: Writer, call: Call, source: CubeRow, revision: int) -> li
     return versions
 
 
-async def _versions(txn: Reader, cube: CubeRow, kind: Kind, revision: int):  # type: ignore[no-untyped-def]
+async def _versions(txn: Reader, cube: CubeRow, kind: Kind, revision: int) -> AsyncIterator[Version]:
     after = 0
     while rows := await txn.list_versions(cube.key, kind, after, _STEP, revision):
         after = rows[-1].item
@@ -173,9 +219,9 @@ async def _versions(txn: Reader, cube: CubeRow, kind: Kind, revision: int):  # t
             yield version
 
 
-async def _copied(txn: Reader, version: Version, vector: bytes | None) -> NewContent:
+def _copied(version: Version, vector: bytes | None, blobs: tuple[str, ...]) -> NewContent:
     """Returns the content with its salt and commitment, so that equal states stay equal across forks."""
     if not version.payload:
         raise MipError("DATA_CORRUPT", f"the content of {version.id} is missing")
     digest = commitments.content_digest(version.payload)
-    return NewContent(version.commitment, version.salt, digest, version.payload, vector, ())
+    return NewContent(version.commitment, version.salt, digest, version.payload, vector, blobs)

@@ -7,7 +7,7 @@ content must open its commitment, and the index must hold what the record holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from memos_server import names
@@ -193,7 +193,7 @@ def _change(cube: CubeRow, commit: CommitRow, row: ChangeRow, replay: _Replay) -
     )
 
 
-def _content(version: Version, wrong) -> None:  # type: ignore[no-untyped-def]
+def _content(version: Version, wrong: Callable[[str, str], None]) -> None:
     if not version.commitment:
         return
     if not version.salt:
@@ -210,7 +210,7 @@ def _head(cube: CubeRow, last: CommitRow | None, request: VerifyCubeRequest, rep
         replay.found("head", request.name, cube.revision, "the head is not the last commit of the log")
 
 
-def _expected(rows, request: VerifyCubeRequest, replay: _Replay) -> None:  # type: ignore[no-untyped-def]
+def _expected(rows: Sequence[CommitRow], request: VerifyCubeRequest, replay: _Replay) -> None:
     if not request.expected_revision:
         return
     if not rows:

@@ -165,6 +165,18 @@ async def test_a_blob_of_a_purged_memory_is_erased(world: World, mip: Mip, cube:
     assert raised.value.reason == "BLOB_NOT_FOUND"
 
 
+async def test_a_fork_holds_the_blobs_that_its_memories_name(mip: Mip, cube: str) -> None:
+    data = b"weights" * 1000
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    await mip.upload("WriteBlob", frames(cube, data))
+    memory = Memory(parametric={"base_fingerprint": "m", "method": "lora", "blobs": [{"digest": digest, "size": 7000}]})
+    added = (await mip.AddMemories(parent=cube, memories=[memory])).memories[0]
+    fork = (await mip.ForkCube(name=cube, cube_id="f")).cube.name
+    await mip.PurgeMemories(parent=cube, names=[added.name], reason="asked")
+    got = [frame async for frame in mip.ReadBlob(parent=fork, digest=digest)]
+    assert b"".join(frame.data.data for frame in got[1:]) == data
+
+
 async def test_an_interrupted_upload_goes_on_where_query_write_says(mip: Mip, cube: str) -> None:
     data = b"x" * 300_000
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
