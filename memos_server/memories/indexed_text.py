@@ -23,7 +23,11 @@ _MONTHS: Final = (
 
 
 def indexed_text(types: MemoryTypes, memory: Memory) -> str:
-    """Returns the text that is analysed for the lexical index and embedded, such as `Caroline (8 May 2023): I paint.`
+    """Returns the text that is analysed for the lexical index and embedded.
+
+    `Caroline (8 May 2023, 2023-05-08): I paint.`: the date in words and as ISO 8601, because queries write both. On
+    LoCoMo this form found more than any other that was tried (recall@10 of BM25 1 : dense 0.7, 581 questions, percent):
+    58.7 for the text alone, 68.0 with the speaker, 69.5 with the date in words, 69.2 in ISO 8601, 70.6 with both.
 
     Args:
         types: The memory types.
@@ -56,11 +60,11 @@ def _source(speaker: str, date: str) -> str:
 
 
 def _date(time: Timestamp) -> str:
-    """Returns the UTC day in English words, whatever the locale; empty for a time outside the years 1 to 9999.
+    """Returns the UTC day in English words, whatever the locale, and as ISO 8601; empty outside the years 1 to 9999.
 
     A request with such a time is refused, but content that another server sealed is kept as it came.
     """
     if time.seconds not in _SECONDS:
         return ""
     day = _EPOCH + timedelta(seconds=time.seconds)
-    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}, {day.date().isoformat()}"

@@ -217,7 +217,7 @@ def test_the_installed_types_handle_every_payload_of_the_contract() -> None:
 def test_the_indexed_text_begins_with_speaker_and_date_and_ends_with_the_tags() -> None:
     said = Provenance(kind=PROVENANCE_KIND_MESSAGE, speaker="Caroline", time=MAY_8)
     assert indexed_text(TYPES, words("I paint.", provenance=[said], tags=["art", "hobby"])) == (
-        "Caroline (8 May 2023): I paint.\nart hobby"
+        "Caroline (8 May 2023, 2023-05-08): I paint.\nart hobby"
     )
 
 
@@ -227,8 +227,11 @@ def test_the_indexed_text_begins_with_speaker_and_date_and_ends_with_the_tags() 
         ([], "I paint."),
         ([Provenance(kind=PROVENANCE_KIND_DOCUMENT, source="a.md", line_start=3)], "I paint."),
         ([Provenance(speaker="Caroline")], "Caroline: I paint."),
-        ([Provenance(time=MAY_8)], "8 May 2023: I paint."),
-        ([Provenance(speaker="Mel", time=Timestamp(seconds=-62_135_596_800))], "Mel (1 January 1): I paint."),
+        ([Provenance(time=MAY_8)], "8 May 2023, 2023-05-08: I paint."),
+        (
+            [Provenance(speaker="Mel", time=Timestamp(seconds=-62_135_596_800))],
+            "Mel (1 January 1, 0001-01-01): I paint.",
+        ),
         ([Provenance(speaker="Mel", time=Timestamp(seconds=2**60))], "Mel: I paint."),
         ([Provenance(speaker="A"), Provenance(speaker="B"), Provenance(speaker="A")], "A, B: I paint."),
         ([Provenance(speaker=speaker) for speaker in "ABCDEF"], "A, B, C, D: I paint."),
