@@ -9,7 +9,7 @@ out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 export PATH="$PWD/.venv/bin:$PATH"
 
-"$buf" build -o "$out/mip.protoset#format=binpb"
+"$buf" build --as-file-descriptor-set -o "$out/mip.protoset#format=binpb"
 "$buf" generate -o "$out"
 # protoc writes absolute imports of `mip.v1`; the messages live inside the server's package.
 find "$out/server" -name '*.py*' -exec sed -i -E 's/^from mip\.v1 import/from memos_server._pb.mip.v1 import/; s/[[:space:]]+$//' {} +

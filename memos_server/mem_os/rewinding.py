@@ -99,7 +99,8 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
         copies = await _copies(mos, txn, call, source, revision)
         for digest, size in blobs.items():
             await txn.put_blob(key, digest, size, now_us())
-        settings = CubeContent.FromString(source.settings.payload)
+        (then,) = [version async for version in _versions(txn, source, Kind.CUBE, revision)]
+        settings = CubeContent.FromString(then.payload)
         settings.display_name = request.display_name or settings.display_name
         content = seal(settings.SerializeToString(deterministic=True))
         row = await append_commit(

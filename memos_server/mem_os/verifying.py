@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from google.protobuf.message import DecodeError
+
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import Change, CommitHeader
 from memos_server._pb.mip.v1.cube_service_pb2 import Finding, VerifyCubeRequest, VerifyCubeResponse
@@ -103,11 +105,15 @@ async def _chain(txn: Reader, cube: CubeRow, replay: _Replay) -> CommitRow | Non
 
 async def _commit(txn: Reader, cube: CubeRow, row: CommitRow, last: CommitRow | None, replay: _Replay) -> None:
     name = names.commit_name(cube.id, row.revision)
-    header = CommitHeader.FromString(row.header)
 
     def wrong(message: str) -> None:
         replay.found("chain", name, row.revision, message)
 
+    try:
+        header = CommitHeader.FromString(row.header)
+    except DecodeError:
+        wrong("the header does not parse")
+        header = CommitHeader()
     if commitments.commit_digest(row.header) != row.digest:
         wrong("the header does not have the stored digest")
     if header.cube_uid != cube.uid:
@@ -136,9 +142,14 @@ async def _commit(txn: Reader, cube: CubeRow, row: CommitRow, last: CommitRow | 
 
 def _change(cube: CubeRow, commit: CommitRow, row: ChangeRow, replay: _Replay) -> None:
     """Checks a change against the item before it, and the stored version against the change."""
-    change = Change.FromString(row.change)
     version = row.version
-    resource = names.absolute(cube.id, change.name) if change.name else names.cube_name(cube.id)
+    try:
+        change = Change.FromString(row.change)
+    except DecodeError:
+        name = relative_name(version.kind, version.id)
+        replay.found("changes", _resource(cube, name), commit.revision, "the change does not parse")
+        return
+    resource = _resource(cube, change.name)
     before = replay.items.get(change.name)
 
     def wrong(kind: str, message: str) -> None:
@@ -193,6 +204,11 @@ def _change(cube: CubeRow, commit: CommitRow, row: ChangeRow, replay: _Replay) -
     )
 
 
+def _resource(cube: CubeRow, relative: str) -> str:
+    """Returns a full name, also of one that is no name: what is being verified may have been tampered with."""
+    return f"{names.cube_name(cube.id)}/{relative}".rstrip("/")
+
+
 def _content(version: Version, wrong: Callable[[str, str], None]) -> None:
     if not version.commitment:
         return
@@ -233,12 +249,12 @@ async def _current(txn: Reader, cube: CubeRow, replay: _Replay) -> None:
                 missing.discard(name)
                 _compare_current(cube, name, version, replay)
     for name in sorted(missing):
-        replay.found("state", names.absolute(cube.id, name), 0, "the log has the item, the record does not")
+        replay.found("state", _resource(cube, name), 0, "the log has the item, the record does not")
 
 
 def _compare_current(cube: CubeRow, name: str, version: Version, replay: _Replay) -> None:
     item = replay.items.get(name)
-    resource = names.absolute(cube.id, name) if name else names.cube_name(cube.id)
+    resource = _resource(cube, name)
     if item is None:
         replay.found("state", resource, version.from_revision, "the record has an item that the log does not")
     elif (item.uid, item.state, item.revision) != (version.uid, version.state, version.from_revision):

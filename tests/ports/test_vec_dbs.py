@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_index import NaiveIndex
 
 from memos_server.vec_dbs.base import (
     All,
@@ -33,6 +32,7 @@ from memos_server.vec_dbs.base import (
     StateIn,
 )
 from memos_server.vec_dbs.embedded import EmbeddedIndex
+from tests.ports.naive_index import NaiveIndex
 
 
 @dataclass(frozen=True)

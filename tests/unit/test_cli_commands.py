@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
-from fake_mip import FakeMip, Notes, Refusal, commit, cube, digest_of
 
 from memos_sdk.cli import main
 from memos_sdk.cli.commands import OF_SERVER
@@ -27,6 +26,7 @@ from memos_server._pb.mip.v1 import (
     session_pb2,
     session_service_pb2,
 )
+from tests.unit.fake_mip import FakeMip, Notes, Refusal, commit, cube, digest_of
 
 
 class Result(NamedTuple):

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from fake_mip import FakeMip, Notes, Refusal, commit, digest_of
 
 from memos_sdk import AsyncClient, ConnectError, DeadlineExceeded, Head, NotFound, RetryPolicy
 from memos_server._pb.mip.v1 import blob_service_pb2, cube_service_pb2, session_pb2, session_service_pb2
+from tests.unit.fake_mip import FakeMip, Notes, Refusal, commit, digest_of
 
 FAST = RetryPolicy(initial_delay=0.01, max_delay=0.02)
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fake_mip import FakeMip, Notes, Refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +33,7 @@ from memos_sdk._core.status import parse_details
 from memos_sdk._stubs import ADD_MEMORIES, GET_MEMORY, ISSUE_TOKEN
 from memos_sdk.errors import FieldViolation, error_from_status
 from memos_server._pb.mip.v1 import access_service_pb2, server_service_pb2
+from tests.unit.fake_mip import FakeMip, Notes, Refusal
 
 FAST = RetryPolicy(initial_delay=0.01, max_delay=0.02)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_mip import CUBE_UID, FakeMip, Notes, commit, cube, digest_of
 
 from memos_sdk import Client, Head, HeadMismatch, HeadStore, UsageError
 from memos_server._pb.mip.v1 import cube_service_pb2, memory_service_pb2
+from tests.unit.fake_mip import CUBE_UID, FakeMip, Notes, commit, cube, digest_of
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_mip import FakeMip, Notes, Refusal, commit, digest_of
 
 from memos_sdk import Client, Cube, DataLoss, Memory, MemoryState, RetryPolicy, Sensitivity, Unavailable, UsageError
 from memos_sdk._core.build import Slicer
 from memos_sdk._gen.mip import v1 as mip
 from memos_server._pb.mip.v1 import blob_service_pb2, commit_pb2, cube_service_pb2, memory_pb2, memory_service_pb2
+from tests.unit.fake_mip import FakeMip, Notes, Refusal, commit, digest_of
 
 UTC = datetime.UTC
 

@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from fake_mip import FakeMip
 
 from memos_sdk import TLS, AsyncClient, Client, ConnectError, RetryPolicy
 from memos_server._pb.mip.v1 import server_service_pb2
+from tests.unit.fake_mip import FakeMip
 
 ONCE = RetryPolicy(max_attempts=1)
 

@@ -3247,7 +3247,7 @@ class Job(betterproto2.Message):
 
     kind: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
-    What it does: `compaction` erases purged bytes from disk; `index-rebuild` makes a search index anew.
+    What it does, such as `compaction`, which erases purged bytes from disk.
     """
 
     state: "JobState" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: JobState(0))
