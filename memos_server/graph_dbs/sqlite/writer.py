@@ -162,13 +162,13 @@ class SqliteWriter(SqliteReader):
 
     def _taken(self, cube: int, versions: Sequence[NewVersion]) -> str:
         seen = set()
-        for change in versions:
-            if change.item is not None:
-                continue
+        new = [change for change in versions if change.item is None]
+        first_item = self._keys.item - len(new)
+        for change in new:
             name = relative_name(change.kind, change.id)
             exists = self._db.execute(
-                "SELECT 1 FROM items WHERE cube = ? AND kind = ? AND id = ? AND version < ?",
-                (cube, change.kind, change.id, self._keys.version - len(versions)),
+                "SELECT 1 FROM items WHERE cube = ? AND kind = ? AND id = ? AND key < ?",
+                (cube, change.kind, change.id, first_item),
             ).fetchone()
             if exists or name in seen:
                 return name
