@@ -97,11 +97,14 @@ class _Lane:
             self._queue.extend(tasks)
             self._changed.notify()
 
-    async def close(self) -> None:
-        """Ends the thread after the call that it is in."""
+    def stop(self) -> None:
+        """Lets the thread end after the call that it is in."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+
+    async def ended(self) -> None:
+        """Waits for the thread's end."""
         if self._thread.ident is not None:
             await asyncio.to_thread(self._thread.join)
 
@@ -206,7 +209,9 @@ class EmbeddingService:
         if self._closed:
             return
         self._closed = True
-        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))
+        for lane in self._lanes.values():
+            lane.stop()
+        await asyncio.gather(*(lane.ended() for lane in self._lanes.values()))
         self._answered(list(self._unanswered), _shutting_down())
         self.forget()
         if self._embedder is not None:
