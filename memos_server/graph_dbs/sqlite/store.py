@@ -106,10 +106,11 @@ class SqliteRecordStore:
 
     async def close(self) -> None:
         """See RecordStore."""
-        if self._thread is not None:
+        # First of all, so that no write is queued behind the end, where nobody would answer it.
+        thread, self._thread = self._thread, None
+        if thread is not None:
             self._queue.put(None)
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
-            self._thread = None
+            await asyncio.get_running_loop().run_in_executor(None, thread.join)
         self._pool.shutdown(wait=True)
         with self._lock:
             for connection in self._connections:
@@ -222,7 +223,12 @@ class SqliteRecordStore:
 
         def integrity() -> list[str]:
             connection = self._connect()
-            rows = [row[0] for row in connection.execute("PRAGMA integrity_check(100)")]
+            rows: list[str] = []
+            try:
+                rows.extend(row[0] for row in connection.execute("PRAGMA integrity_check(100)"))
+            except sqlite3.DatabaseError as error:
+                # Damage that SQLite cannot even read past.
+                rows.append(f"{self._path}: {error}")
             return [] if rows == ["ok"] else rows
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, integrity)
