@@ -33,6 +33,7 @@ from memos_server.embedders.service import EmbeddingService
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import AuditRow, RecordStore, Writer
 from memos_server.mem_cube.log import now_us
+from memos_server.mem_os import indexing
 from memos_server.mem_os.access import SERVER
 from memos_server.mem_os.compaction import compact
 from memos_server.mem_os.context import Mos
@@ -128,6 +129,9 @@ async def _parts(
     stack.push_async_callback(blobs.close)
     types = MemoryTypes.installed()
     keeper = IndexKeeper(store, index, types, wait_s=settings.search.index_wait_s)
+    if folder.index_version() != indexing.INDEX_VERSION:
+        await keeper.drop_all()
+        folder.set_index_version(indexing.INDEX_VERSION)
     stack.push_async_callback(keeper.close)
     # Loading 90 MB of weights takes longer than anybody should wait for the loop.
     model, missing = await asyncio.get_running_loop().run_in_executor(None, load_embedder, settings)

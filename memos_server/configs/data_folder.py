@@ -193,6 +193,18 @@ class DataFolder:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
+    def index_version(self) -> str:
+        """Returns the version of what the indexes hold; empty when there is none, or it cannot be read."""
+        try:
+            return (self.index / "VERSION").read_bytes().decode("ascii", "replace")
+        except OSError:
+            return ""
+
+    def set_index_version(self, version: str) -> None:
+        """Writes the version of what the indexes hold, durably."""
+        self.index.mkdir(mode=0o700, exist_ok=True)
+        write_file(self.index / "VERSION", version.encode("ascii"))
+
     def page_token_key(self) -> bytes:
         """Returns the 32-byte key of page tokens, made at the first call.
 

@@ -1,4 +1,4 @@
-"""What follows a purge: erased bytes leave the index, the blob store and the record's files."""
+"""What follows a purge: erased bytes leave the index, the caches, the blob store and the record's files."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ async def compact(mos: Mos, job: JobRow, progress: Progress) -> None:
 
             await mos.store.write(forget)
         await progress(done, steps)
+    mos.embeddings.forget()
     if purged:
         await mos.blobs.drop_cube(cube.uid)
     for _ in range(_TRIES):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import Memory, Vector
 from memos_server.embedders.base import Embedder
+from memos_server.embedders.weights import DIMENSION, MODEL
 from memos_server.errors import MipError
 from memos_server.mem_os.context import Mos
 from memos_server.mem_os.sealing import Draft
@@ -18,7 +19,7 @@ from memos_server.memories import rules
 
 NO_MODEL = "none"
 
-KNOWN_DIMENSIONS = {"all-MiniLM-L6-v2": 384}
+KNOWN_DIMENSIONS = {MODEL: DIMENSION}
 """Dimensions of models that a cube may name without the server having the weights at hand."""
 
 
@@ -30,6 +31,9 @@ class EmbeddingRunner(Protocol):
 
     async def embed_query(self, text: str) -> NDArray[np.float32]:
         """Returns the vector of a query, ahead of bulk work."""
+
+    def forget(self) -> None:
+        """Empties the cache of vectors."""
 
 
 class Embeddings:
@@ -70,6 +74,10 @@ class Embeddings:
     async def embed_query(self, text: str) -> NDArray[np.float32]:
         """Returns the vector of a query."""
         return await self._runner.embed_query(text)
+
+    def forget(self) -> None:
+        """Empties the cache, which may hold vectors of purged texts."""
+        self._runner.forget()
 
 
 def take_supplied(memory: Memory, settings: CubeContent, field: str) -> bytes | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED, Memory
 from memos_server.graph_dbs.base import OPEN, ChangeRow, CubeRow, Kind, Reader, RecordStore
 from memos_server.mem_os import filters
 from memos_server.mem_os.access import CubeView
-from memos_server.memories.analysis import analyze
+from memos_server.memories.analysis import ANALYZER_VERSION, analyze
 from memos_server.memories.entities import entities
 from memos_server.memories.indexed_text import indexed_text
 from memos_server.memories.registry import MemoryTypes
@@ -37,6 +38,11 @@ _LOG = logging.getLogger(__name__)
 _BATCH = 2000
 """About how many changes go into one batch; a larger commit is a batch of its own."""
 _STEP = 1000
+
+
+INDEX_VERSION = f"{ANALYZER_VERSION}.1"
+"""What the indexes hold depends on the analyzer and on which text, facets and entities a content gives; a change of the
+latter raises the last number. An index of another version is made anew."""
 
 
 class IndexKeeper:
@@ -59,6 +65,18 @@ class IndexKeeper:
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._broken: dict[str, str] = {}
         self._closing = False
+
+    async def drop_all(self) -> None:
+        """Drops all indexes; searches make them anew from the log."""
+
+        async def cubes(txn: Reader, after: int) -> Sequence[CubeRow]:
+            return await txn.cubes(after, _STEP)
+
+        after = 0
+        while rows := await self._store.read(partial(cubes, after=after)):
+            after = rows[-1].key
+            for cube in rows:
+                await self._index.drop(cube.uid)
 
     async def close(self) -> None:
         """Ends the running tasks; what they did not finish is replayed at the next start."""

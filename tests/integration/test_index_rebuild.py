@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 
+import pytest
+
 from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_LEXICAL
+from memos_server.mem_os import indexing, searching
 from tests.conftest import MakeWorld, World
 from tests.support.mip import text
 
@@ -43,6 +46,23 @@ async def test_a_search_during_a_rebuild_is_right_or_says_stale(make_world: Make
         raise AssertionError("the index never caught up")
     assert said_stale, "the index was there before the rebuild could be observed"
     assert (await mip.VerifyCube(name=cube)).valid
+
+
+async def test_an_index_of_another_analyzer_is_made_anew(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await make_world()
+    cube = (await world.admin.CreateCube(cube_id="c")).cube.name
+    await world.admin.AddMemories(parent=cube, memories=[text("the lighthouse")])
+    assert (await world.admin.SearchMemories(cubes=[cube], query="lighthouse")).hits
+    await world.stop()
+    # Until the next start the analyzer learns to read backwards.
+    monkeypatch.setattr(indexing, "analyze", lambda words: [word[::-1] for word in words.split()])
+    monkeypatch.setattr(searching, "analyze", lambda words: [word[::-1] for word in words.split()])
+    monkeypatch.setattr(indexing, "INDEX_VERSION", "another")
+    await world.start()
+    found = await world.admin.SearchMemories(cubes=[cube], query="lighthouse", explain=True)
+    assert list(found.hits[0].explanation.matched_terms) == ["esuohthgil"]
 
 
 async def test_a_damaged_index_file_is_noticed_and_made_anew(make_world: MakeWorld) -> None:
