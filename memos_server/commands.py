@@ -12,6 +12,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress
 
 from memos_server import logs
@@ -36,12 +37,12 @@ def explained(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except SetupError as error:
-            err.print(f"[red]error:[/red] {error}", soft_wrap=True)
-            err.print(f"[bold]remedy:[/bold] {error.remedy}", soft_wrap=True)
+            err.print("[red]error:[/red]", escape(error.message), soft_wrap=True)
+            err.print("[bold]remedy:[/bold]", escape(error.remedy), soft_wrap=True)
             raise typer.Exit(1) from error
         except MipError as error:
-            err.print(f"[red]error {error.reason}:[/red] {error.message}", soft_wrap=True)
-            err.print(f"[bold]remedy:[/bold] {error.remedy}", soft_wrap=True)
+            err.print(f"[red]error {error.reason}:[/red]", escape(error.message), soft_wrap=True)
+            err.print("[bold]remedy:[/bold]", escape(error.remedy), soft_wrap=True)
             raise typer.Exit(1) from error
 
     return run
@@ -125,9 +126,10 @@ def doctor(
             "repaired": "[cyan]repaired[/cyan]",
         }
         for check in checks:
-            console.print(f"{marks[check.status]:<22} {check.name}: {check.message}", soft_wrap=True)
+            mark = marks[check.status] + " " * (8 - len(check.status))
+            console.print(f"{mark} {check.name}: {escape(check.message)}", soft_wrap=True)
             if check.remedy:
-                console.print(f"       [bold]remedy:[/bold] {check.remedy}", soft_wrap=True)
+                console.print(f"         [bold]remedy:[/bold] {escape(check.remedy)}", soft_wrap=True)
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(1)
 
@@ -176,8 +178,12 @@ def models_list(data: Annotated[Path | None, _DATA] = None, json_: Annotated[boo
 
 @explained
 def tls_init(
-    directory: Annotated[Path, typer.Option("--dir", help="Where to write the certificates.")],
     name: Annotated[list[str], typer.Option(help="A host name or address of the server; may be repeated.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Where to write. Default: `tls` in the data folder, where clients look."),
+    ] = None,
+    data: Annotated[Path | None, _DATA] = None,
     client: Annotated[str, typer.Option(help="The principal id in the client certificate.")] = "client",
     renew: Annotated[bool, typer.Option("--renew", help="Keep the authority, replace the certificates.")] = False,
     json_: Annotated[bool, _JSON] = False,
@@ -185,9 +191,11 @@ def tls_init(
     """Make a certificate authority, a server and a client certificate for a network of one's own."""
     from memos_server.configs import tls
 
-    files = tls.init(directory, name, client, renew)
+    files = tls.init(directory or _settings(data, None).data / "tls", name, client, renew)
     if json_:
         print(json.dumps({key: str(path) for key, path in files._asdict().items()}, indent=2))
         return
     for key, path in files._asdict().items():
         print(f"{key:<12} {path}")
+    err.print(f"Try: memos serve --listen 0.0.0.0:7600 --tls-cert {files.server_cert} --tls-key {files.server_key}",
+              soft_wrap=True, markup=False)  # fmt: skip

@@ -18,6 +18,8 @@ from memos_server.mem_os.context import Call, Mos
 from memos_server.mem_os.verifying import verify_cube
 
 _STEP = 500
+_INDEX_WAIT_S = 3600.0
+_RESTORE = "Restore the folder from a backup; the log names what changed."
 
 
 class Check(NamedTuple):
@@ -60,7 +62,7 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     try:
         return checks + await _offline(settings, repair=repair)
     except SetupError as error:
-        return [*checks, Check("folder", "fail", str(error), error.remedy)]
+        return [*checks, Check("folder", "fail", error.message, error.remedy)]
     except MipError as error:
         return [*checks, Check("record", "fail", error.message, error.remedy)]
 
@@ -75,8 +77,10 @@ def _answers(address: str) -> bool:
 
 
 async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
-    # A port of its own, on loopback, so that an examined folder is not served to anybody.
-    alone = settings.model_copy(update={"listen": "127.0.0.1:0"})
+    # A port of its own, on loopback, so that an examined folder is not served to anybody; and all the time that an index
+    # needs, so that it is compared whole.
+    patient = settings.search.model_copy(update={"index_wait_s": _INDEX_WAIT_S})
+    alone = settings.model_copy(update={"listen": "127.0.0.1:0", "search": patient})
     checks: list[Check] = []
     async with serving(alone) as server:
         mos = server.mos
@@ -91,7 +95,10 @@ async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
         count = 0
         for cube in await _cubes(mos):
             count += 1
-            checks += await _cube(mos, call, cube, repair=repair)
+            try:
+                checks += await _cube(mos, call, cube, repair=repair)
+            except MipError as error:
+                checks.append(Check(names.cube_name(cube.id), "fail", error.message, _RESTORE))
         checks.append(Check("cubes", "ok", f"{count} cubes examined"))
     return checks
 
@@ -117,15 +124,20 @@ async def _cubes(mos: Mos) -> Sequence[CubeRow]:
 async def _cube(mos: Mos, call: Call, cube: CubeRow, *, repair: bool) -> list[Check]:
     name = names.cube_name(cube.id)
     request = VerifyCubeRequest(name=name)
+    # Where files of an index are missing or do not match their checksums, it begins anew by itself when it is opened.
+    lost = cube.revision > 0 and await mos.keeper.indexed_revision(cube.uid) == 0
     found = (await verify_cube(mos, call, request)).findings
+    derived_found = any(finding.kind == "index" for finding in found)
     checks = []
-    if repair and any(finding.kind == "index" for finding in found):
+    if lost and not derived_found:
+        checks.append(Check(name, "repaired", "the search index was missing or damaged and was made anew from the log"))
+    if repair and derived_found:
         await mos.keeper.rebuild(cube)
         found = (await verify_cube(mos, call, request)).findings
         if not any(finding.kind == "index" for finding in found):
             checks.append(Check(name, "repaired", "the search index was made anew from the log"))
     for finding in found[:20]:
         derived = finding.kind == "index"
-        remedy = "memos doctor --repair" if derived else "Restore the folder from a backup; the log names what changed."
+        remedy = "memos doctor --repair" if derived else _RESTORE
         checks.append(Check(name, "fail", f"{finding.kind} {finding.resource}: {finding.message}", remedy))
     return checks or [Check(name, "ok", f"revision {cube.revision}, chain, content and index agree")]

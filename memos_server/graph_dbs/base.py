@@ -31,6 +31,14 @@ class Kind(IntEnum):
     SESSION = 3
 
 
+_COLLECTIONS = {Kind.MEMORY: "memories", Kind.RELATION: "relations", Kind.SESSION: "sessions"}
+
+
+def relative_name(kind: Kind, id_: str) -> str:
+    """Returns an item's name within its cube, such as `memories/m1`; empty for the cube itself."""
+    return "" if kind is Kind.CUBE else f"{_COLLECTIONS[kind]}/{id_}"
+
+
 @dataclass(frozen=True, slots=True)
 class CubeRow:
     """A cube with its head and settings.

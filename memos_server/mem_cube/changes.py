@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from memos_server._pb.mip.v1 import commit_pb2
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE
-from memos_server.graph_dbs.base import Kind, NewContent, NewVersion, Version
+from memos_server.graph_dbs.base import Kind, NewContent, NewVersion, Version, relative_name
 from memos_server.mem_cube import commitments
-
-FOLDERS = {Kind.MEMORY: "memories", Kind.RELATION: "relations", Kind.SESSION: "sessions"}
-
-
-def relative_name(kind: Kind, id_: str) -> str:
-    """Returns an item's name within its cube; empty for the cube itself."""
-    return "" if kind is Kind.CUBE else f"{FOLDERS[kind]}/{id_}"
 
 
 def seal(payload: bytes, *, vector: bytes | None = None, blobs: tuple[str, ...] = ()) -> NewContent:

@@ -39,10 +39,14 @@ class CubeView:
         """True when nothing in the cube is hidden."""
         return self.rank > 0 and self.level >= SENSITIVITY_SECRET
 
+    def ceiling(self, memory_id: str = "") -> int:
+        """Returns the level up to which a memory is seen: that of the cube, or of a grant on the memory alone."""
+        return max(self.level, self.granted.get(memory_id, 0))
+
     def sees(self, version: Version) -> bool:
         """Returns whether a version of a memory is visible: judged by the stricter of its label then and now."""
         label = max(version.sensitivity, version.current_sensitivity)
-        return label <= self.level or label <= self.granted.get(version.id, 0)
+        return label <= self.ceiling(version.id)
 
 
 def denied(resource: str) -> MipError:
@@ -59,8 +63,6 @@ def is_server_admin(access: PrincipalAccess) -> bool:
 
 def view_of(access: PrincipalAccess, cube_id: str) -> CubeView:
     """Returns what a principal sees of a cube, whether the cube exists or not."""
-    if is_server_admin(access):
-        return CubeView(3, access.grants[SERVER][1])
     role, level = access.grants.get(names.cube_name(cube_id), (0, 0))
     prefix = f"{names.cube_name(cube_id)}/memories/"
     granted = {
@@ -68,7 +70,20 @@ def view_of(access: PrincipalAccess, cube_id: str) -> CubeView:
         for resource, (_, memory_level) in access.grants.items()
         if resource.startswith(prefix)
     }
+    if is_server_admin(access):
+        return CubeView(_RANK[ROLE_ADMIN], max(level, access.grants[SERVER][1]), granted)
     return CubeView(_RANK.get(role, 0), level if role else 0, granted)  # type: ignore[call-overload]
+
+
+def require_level(view: CubeView, label: int, cube_id: str, memory_id: str) -> None:
+    """Checks that a caller gives a memory no label above its own level.
+
+    Raises:
+        MipError: PERMISSION_DENIED.
+    """
+    if label > view.ceiling(memory_id):
+        name = names.memory_name(cube_id, memory_id)
+        raise MipError("PERMISSION_DENIED", f"the sensitivity of {name} would be above your own level")
 
 
 def permits(access: PrincipalAccess, permission: int, resource: str) -> bool:
@@ -103,8 +118,8 @@ def require(access: PrincipalAccess, permission: int, resources: Sequence[str]) 
     Raises:
         MipError: PERMISSION_DENIED naming the first resource that fails.
     """
-    for resource in resources:
-        inside = [other for other in resources if other.startswith(f"{resource}/memories/")]
-        needed = options_pb2.PERMISSION_READ if inside else permission
+    holding = {resource.partition("/memories/")[0] for resource in resources if "/memories/" in resource}
+    for resource in dict.fromkeys(resources):
+        needed = options_pb2.PERMISSION_READ if resource in holding else permission
         if not permits(access, needed, resource):
             raise denied(resource)

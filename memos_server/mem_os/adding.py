@@ -12,6 +12,7 @@ from memos_server._pb.mip.v1.memory_service_pb2 import AddMemoriesRequest, AddMe
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
 from memos_server.mem_cube.changes import added, seal
+from memos_server.mem_os.access import require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_supplied
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
@@ -42,9 +43,11 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     async def work(txn: Writer) -> Outcome[AddMemoriesResponse]:
         cube = await locked_cube(txn, cube_id, request.expected_revision)
         await check_references(txn, cube, drafts)
+        view = call.view(cube_id)
         versions, contents = [], []
         for item in drafts:
             label = await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity)
+            require_level(view, label, cube_id, item.id)
             content = seal(item.payload, vector=item.vector, blobs=item.blobs)
             contents.append(content)
             versions.append(

@@ -29,6 +29,8 @@ from memos_server.mem_os.render import commit_message, visible_changes
 FRAME_BYTES = 1_000_000
 """The most bytes of changes in a frame of WatchCube, a little under 1 MiB for the bytes around them."""
 _STEP = 1000
+_SCAN = 50_000
+"""The most changes that one page examines; one whose reader sees few of very many ends early, with a token."""
 
 
 def _require_sealed(call: Call, cube_id: str, view: int) -> bool:
@@ -92,16 +94,21 @@ async def list_commit_changes(mos: Mos, call: Call, request: ListCommitChangesRe
     async def work(txn: Reader) -> ListCommitChangesResponse:
         cube = await existing_cube(txn, cube_id, deleted=True)
         commit = await _commit_row(txn, cube, revision)
-        rows = await txn.changes(cube.key, revision, after, size)
-        kept, filled = [], 0
-        for row in rows:
-            filled += len(row.change) + 8
-            if filled > RESPONSE_BYTES:
-                break
-            kept.append(row)
-        more = bool(kept) and kept[-1].sequence < commit.change_count - 1
-        response = ListCommitChangesResponse(next_page_token=pages.token(after=kept[-1].sequence) if more else "")
-        _fill(response, await visible_changes(txn, view, cube, kept), sealed=sealed)
+        kept: list[ChangeRow] = []
+        position, filled, full = after, 0, False
+        # Pages are cut among the changes that the caller sees, so that they do not count the others.
+        while not full and position < min(commit.change_count - 1, after + _SCAN):
+            rows = await txn.changes(cube.key, revision, position, _STEP)
+            for row in await visible_changes(txn, view, cube, rows):
+                filled += len(row.change) + 8
+                full = len(kept) == size or filled > RESPONSE_BYTES
+                if full:
+                    break
+                kept.append(row)
+            position = kept[-1].sequence if full else rows[-1].sequence
+        more = full or position < commit.change_count - 1
+        response = ListCommitChangesResponse(next_page_token=pages.token(after=position) if more else "")
+        _fill(response, kept, sealed=sealed)
         return response
 
     return await mos.read(work)

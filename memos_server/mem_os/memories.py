@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from memos_server._pb.mip.v1.memory_service_pb2 import (
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import OPEN, CubeRow, Kind, Reader, Version
 from memos_server.mem_os import filters
-from memos_server.mem_os.access import denied
+from memos_server.mem_os.access import CubeView, denied
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.paging import RESPONSE_BYTES, Pages, page_size
 from memos_server.mem_os.render import hide_names, memory_message, visible_memories
@@ -153,7 +153,7 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
         kept: list[Memory] = []
         position, scanned, filled, more = after, 0, 0, True
         while more and len(kept) < size and scanned < _SCAN:
-            rows = await txn.list_versions(cube.key, Kind.MEMORY, position, _STEP, None if current else revision)
+            rows = await _following(txn, cube, view, position, None if current else revision)
             more = len(rows) == _STEP
             scanned += len(rows)
             listed = [version for version in rows if state_of(version) not in gone and view.sees(version)]
@@ -179,6 +179,18 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
     return await mos.read(work)
 
 
+async def _following(
+    txn: Reader, cube: CubeRow, view: CubeView, position: int, revision: int | None
+) -> Sequence[Version]:
+    """Returns the next versions to list. Who was granted single memories gets those, as if the cube held no others."""
+    if view.rank:
+        return await txn.list_versions(cube.key, Kind.MEMORY, position, _STEP, revision)
+    granted = await txn.versions(cube.key, Kind.MEMORY, view.granted, revision)
+    return sorted(
+        (version for version in granted.values() if version.item > position), key=lambda version: version.item
+    )[:_STEP]
+
+
 async def list_memory_revisions(
     mos: Mos, call: Call, request: ListMemoryRevisionsRequest
 ) -> ListMemoryRevisionsResponse:
@@ -194,18 +206,22 @@ async def list_memory_revisions(
         view = call.view(cube_id)
         if current.state == MEMORY_STATE_PURGED:
             return ListMemoryRevisionsResponse(memories=await visible_memories(txn, call, cube, [current]))
-        rows = await txn.history(cube.key, Kind.MEMORY, memory_id, before, size + 1)
         page: list[Version] = []
-        filled = 0
-        for version in rows[:size]:
-            filled += len(version.payload) + 512
-            if filled > RESPONSE_BYTES and page:
-                break
-            page.append(version)
-        token = pages.token(before=page[-1].from_revision) if len(page) < len(rows) else ""
-        seen = [version for version in page if view.sees(version)]
+        position, filled, full = before, 0, False
+        # Pages are cut among the versions that the caller sees, so that they do not count the others.
+        while not full and (rows := await txn.history(cube.key, Kind.MEMORY, memory_id, position, _STEP)):
+            for version in rows:
+                position = version.from_revision
+                if not view.sees(version):
+                    continue
+                filled += len(version.payload) + 512
+                full = len(page) == size or (filled > RESPONSE_BYTES and bool(page))
+                if full:
+                    break
+                page.append(version)
+        token = pages.token(before=page[-1].from_revision) if full else ""
         return ListMemoryRevisionsResponse(
-            memories=await visible_memories(txn, call, cube, seen), next_page_token=token
+            memories=await visible_memories(txn, call, cube, page), next_page_token=token
         )
 
     return await mos.read(work)

@@ -20,9 +20,9 @@ from memos_server._pb.mip.v1.memory_pb2 import (
 )
 from memos_server._pb.mip.v1.memory_service_pb2 import MergeMemoriesRequest, MergeMemoriesResponse
 from memos_server.errors import MipError, invalid_field
-from memos_server.graph_dbs.base import CubeRow, Kind, NewVersion, Reader, Version, Writer
-from memos_server.mem_cube.changes import added, evolve, relative_name, seal
-from memos_server.mem_os.access import WRITER, denied
+from memos_server.graph_dbs.base import CubeRow, Kind, NewVersion, Reader, Version, Writer, relative_name
+from memos_server.mem_cube.changes import added, evolve, seal
+from memos_server.mem_os.access import WRITER, denied, require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_supplied
 from memos_server.mem_os.lifecycle import commit_of, require_transition, seen_versions
@@ -135,6 +135,9 @@ async def _prepare(
         parts = [memory_message(cube.id, version) for version in ([target] if target else []) + sources]
         merged = mos.types.for_memory(parts[0], "merged").merge(parts)
         merged.name = request.merged.name
+        # What stands around the content is the caller's to say, whoever joins the contents.
+        merged.sensitivity = request.merged.sensitivity
+        merged.owner = request.merged.owner
     known = {item.source for item in merged.provenance}
     for version in sources:
         name = names.memory_name(cube.id, version.id)
@@ -169,6 +172,7 @@ async def _changes(
 ) -> list[NewVersion]:
     highest = max([SENSITIVITY_INTERNAL, *(version.sensitivity for version in sources + targets)])
     label = max(highest, await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity))
+    require_level(call.view(cube.id), label, cube.id, targets[0].id if targets else item.id)
     content = seal(item.payload, vector=item.vector, blobs=item.blobs)
     if targets:
         target = targets[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from uuid_utils import uuid7
@@ -39,9 +38,9 @@ from memos_server._pb.mip.v1.access_service_pb2 import (
 )
 from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_INTERNAL, SENSITIVITY_SECRET
 from memos_server.errors import MipError, invalid_field
-from memos_server.graph_dbs.base import OPEN, GrantRow, Kind, PrincipalRow, Reader, Writer
+from memos_server.graph_dbs.base import OPEN, AuditRow, GrantRow, Kind, PrincipalRow, Reader, Writer
 from memos_server.mem_cube.log import now_us, timestamp
-from memos_server.mem_os.access import SERVER, denied, is_server_admin
+from memos_server.mem_os.access import SERVER, denied
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.memories import not_found
 from memos_server.mem_os.mutation import Outcome, audit, mutate
@@ -216,13 +215,25 @@ async def revoke_token(mos: Mos, call: Call, request: RevokeTokenRequest) -> Rev
     return response
 
 
-async def _require_resource(txn: Reader, resource: str) -> None:
+async def _require_resource(txn: Reader, call: Call, resource: str) -> None:
+    """Checks that what grants are about exists and, where it is a memory, is seen by the caller."""
     found = names.parse_grant_resource(resource)
     if found.cube is None:
         return
     cube = await existing_cube(txn, found.cube, deleted=True)
-    if found.memory is not None and not await txn.versions(cube.key, Kind.MEMORY, [found.memory]):
+    if found.memory is None:
+        return
+    version = (await txn.versions(cube.key, Kind.MEMORY, [found.memory])).get(found.memory)
+    if version is None or not call.view(found.cube).sees(version):
         raise not_found(found.cube, found.memory, None)
+
+
+def _own_level(call: Call, resource: str) -> int:
+    """Returns the level up to which the caller sees what a resource names, which is the most that it can grant."""
+    found = names.parse_grant_resource(resource)
+    if found.cube is None:
+        return call.access.grants.get(SERVER, (0, 0))[1]
+    return call.view(found.cube).ceiling(found.memory or "")
 
 
 async def set_grant(mos: Mos, call: Call, request: SetGrantRequest) -> SetGrantResponse:
@@ -234,12 +245,11 @@ async def set_grant(mos: Mos, call: Call, request: SetGrantRequest) -> SetGrantR
         raise invalid_field("grant.role", f"is not a role on {grant.resource}")
     if not SENSITIVITY_INTERNAL - 1 <= level <= SENSITIVITY_SECRET:
         raise invalid_field("grant.max_sensitivity", "is not a level")
-    found = names.parse_grant_resource(grant.resource)
-    if found.cube is not None and level > call.view(found.cube).level and not is_server_admin(call.access):
+    if level > _own_level(call, grant.resource):
         raise denied(grant.resource)
 
     async def work(txn: Writer) -> Outcome[SetGrantResponse]:
-        await _require_resource(txn, grant.resource)
+        await _require_resource(txn, call, grant.resource)
         await _existing_principal(txn, grant.principal)
         if grant.resource == SERVER and grant.role != ROLE_ADMIN:
             await _keep_an_admin(txn, grant.principal)
@@ -267,32 +277,29 @@ async def list_grants(mos: Mos, call: Call, request: ListGrantsRequest) -> ListG
     after = pages.number(request.page_token, "after", 0)
 
     async def work(txn: Reader) -> ListGrantsResponse:
-        await _require_resource(txn, request.resource)
-        visible = await _grant_filter(txn, call, request.resource)
+        await _require_resource(txn, call, request.resource)
         kept: list[GrantRow] = []
         position = after
         while len(kept) <= size and (rows := await txn.grants_on(request.resource, position, 1000)):
             position = rows[-1].key
-            kept += [row for row in rows if await visible(row)]
+            kept += [row for row in rows if await _visible(txn, call, row.resource)]
         token = pages.token(after=kept[size - 1].key) if len(kept) > size else ""
         return ListGrantsResponse(grants=[_grant_message(row) for row in kept[:size]], next_page_token=token)
 
     return await mos.read(work)
 
 
-async def _grant_filter(txn: Reader, call: Call, resource: str) -> Callable[[GrantRow], Awaitable[bool]]:
-    """Returns a test that leaves out grants on memories that the caller may not see."""
-    found = names.parse_grant_resource(resource)
-    cube = await txn.cube(found.cube) if found.cube else None
-
-    async def visible(row: GrantRow) -> bool:
-        memory = names.parse_grant_resource(row.resource).memory
-        if cube is None or memory is None:
-            return True
-        version = (await txn.versions(cube.key, Kind.MEMORY, [memory])).get(memory)
-        return version is None or call.view(cube.id).sees(version)
-
-    return visible
+async def _visible(txn: Reader, call: Call, resource: str) -> bool:
+    """Returns whether a grant or an event on a resource may be shown: not when it names a hidden memory."""
+    if "/memories/" not in resource:
+        return True
+    cube_id, memory_id = names.parse_memory(resource)
+    view = call.view(cube_id)
+    if view.full:
+        return True
+    cube = await txn.cube(cube_id)
+    version = (await txn.versions(cube.key, Kind.MEMORY, [memory_id])).get(memory_id) if cube else None
+    return version is not None and view.sees(version)
 
 
 async def delete_grant(mos: Mos, call: Call, request: DeleteGrantRequest) -> DeleteGrantResponse:
@@ -301,6 +308,8 @@ async def delete_grant(mos: Mos, call: Call, request: DeleteGrantRequest) -> Del
     async def work(txn: Writer) -> Outcome[DeleteGrantResponse]:
         if request.resource == SERVER:
             await _keep_an_admin(txn, request.principal)
+        if names.parse_grant_resource(request.resource).memory is not None:
+            await _require_resource(txn, call, request.resource)
         if not await txn.delete_grant(request.principal, request.resource):
             raise MipError("GRANT_NOT_FOUND", f"{request.principal} has no grant on {request.resource}")
         await audit(txn, call, request.resource, detail=f"{request.principal} lost its grant")
@@ -331,8 +340,14 @@ async def list_audit_events(mos: Mos, call: Call, request: ListAuditEventsReques
     resource = "" if request.resource == SERVER else request.resource
 
     async def work(txn: Reader) -> ListAuditEventsResponse:
-        rows = await txn.audit_events(resource, before, size + 1)
-        token = pages.token(before=rows[size - 1].sequence) if len(rows) > size else ""
+        if names.parse_grant_resource(request.resource).memory is not None:
+            await _require_resource(txn, call, request.resource)
+        kept: list[AuditRow] = []
+        position = before
+        while len(kept) <= size and (rows := await txn.audit_events(resource, position, size + 1)):
+            position = rows[-1].sequence
+            kept += [row for row in rows if await _visible(txn, call, row.resource)]
+        token = pages.token(before=kept[size - 1].sequence) if len(kept) > size else ""
         events = [
             AuditEvent(
                 sequence=row.sequence,
@@ -345,7 +360,7 @@ async def list_audit_events(mos: Mos, call: Call, request: ListAuditEventsReques
                 detail=row.detail,
                 revision=row.revision,
             )
-            for row in rows[:size]
+            for row in kept[:size]
         ]
         return ListAuditEventsResponse(events=events, next_page_token=token)
 

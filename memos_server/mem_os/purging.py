@@ -49,7 +49,7 @@ async def purge_memories(mos: Mos, call: Call, request: PurgeMemoriesRequest) ->
         row = await commit(txn, call, cube, changes, cause=request.reason, request_id=request.request_id)
         await txn.erase(cube.key, [version.item for version in versions])
         await _order_compaction(txn, call, cube, row.revision)
-        await audit(txn, call, request.parent, detail=f"purged {len(ids)} memories", revision=row.revision)
+        await audit(txn, call, request.parent, detail="purged memories", revision=row.revision)
         return Outcome(request.parent, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> PurgeMemoriesResponse:

@@ -25,8 +25,8 @@ from memos_server._pb.mip.v1.graph_service_pb2 import (
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, MEMORY_STATE_DELETED, MEMORY_STATE_PURGED
 from memos_server._pb.mip.v1.relation_pb2 import Relation
 from memos_server.errors import MipError, invalid_field
-from memos_server.graph_dbs.base import CubeRow, Kind, NewVersion, Reader, Version, Writer
-from memos_server.mem_cube.changes import evolve, related, relative_name
+from memos_server.graph_dbs.base import CubeRow, Kind, NewVersion, Reader, Version, Writer, relative_name
+from memos_server.mem_cube.changes import evolve, related
 from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.lifecycle import commit_of, seen_versions

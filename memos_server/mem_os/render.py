@@ -14,12 +14,12 @@ from memos_server._pb.mip.v1.memory_pb2 import (
     PROVENANCE_KIND_MEMORY,
     Memory,
 )
-from memos_server._pb.mip.v1.options_pb2 import FORMAT_MEMORY_NAME, PERMISSION_READ
+from memos_server._pb.mip.v1.options_pb2 import FORMAT_MEMORY_NAME
 from memos_server._pb.mip.v1.relation_pb2 import Relation
 from memos_server._pb.mip.v1.session_pb2 import Session
 from memos_server.graph_dbs.base import ChangeRow, CommitRow, CubeRow, Kind, Reader, Version
 from memos_server.mem_cube.log import timestamp
-from memos_server.mem_os.access import CubeView, permits
+from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call
 
 PAGE_OF_CHANGES = 2000
@@ -28,7 +28,9 @@ PAGE_OF_CHANGES = 2000
 def etag_of(version: Version) -> str:
     """Returns the etag: a digest of the versioned fields. It covers the content through its commitment, so that it
     tells nothing of a purged one."""
-    parts = (version.commitment.hex(), str(version.state), str(version.sensitivity), version.owner, version.merged_into)
+    # The revision stands for `merged_into`, whose name a caller may not see and could guess back from a digest of it.
+    merged = str(version.from_revision) if version.merged_into else ""
+    parts = (version.commitment.hex(), str(version.state), str(version.sensitivity), version.owner, merged)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -84,33 +86,41 @@ async def visible_memories(
 
 
 async def hide_names(txn: Reader, call: Call, cube: CubeRow, messages: Sequence[Memory]) -> bool:
-    """Clears `merged_into` and removes provenance that names hidden memories; returns whether anything was hidden."""
-    view = call.view(cube.id)
-    if view.full and not any(_sources(message) for message in messages):
+    """Clears `merged_into` and removes provenance that names memories which the caller does not see; returns whether
+    anything was hidden. What does not exist is hidden as well, or naming a memory would tell whether it exists."""
+    mentioned = {name for message in messages for name in (message.merged_into, *_sources(message)) if name}
+    hidden = await _hidden(txn, call, cube, mentioned) if mentioned else set()
+    if not hidden:
         return False
-    prefix = f"{names.cube_name(cube.id)}/memories/"
-    mentioned = {name for message in messages for name in (message.merged_into, *_sources(message))}
-    local = {name.removeprefix(prefix) for name in mentioned if name.startswith(prefix)}
-    known = await txn.versions(cube.key, Kind.MEMORY, local) if local else {}
-
-    def hidden(name: str) -> bool:
-        if name.startswith(prefix):
-            version = known.get(name.removeprefix(prefix))
-            return version is not None and not view.sees(version)
-        return not permits(call.access, PERMISSION_READ, name)
-
     changed = False
     for message in messages:
-        if message.merged_into and hidden(message.merged_into):
+        if message.merged_into in hidden:
             message.merged_into = ""
             changed = True
-        secret = {name for name in _sources(message) if hidden(name)}
+        secret = hidden.intersection(_sources(message))
         if secret:
             kept = [item for item in message.provenance if item.source not in secret]
             del message.provenance[:]
             message.provenance.extend(kept)
             changed = True
     return changed
+
+
+async def _hidden(txn: Reader, call: Call, cube: CubeRow, mentioned: Iterable[str]) -> set[str]:
+    by_cube: dict[str, set[str]] = {}
+    for name in mentioned:
+        cube_id, memory_id = names.parse_memory(name)
+        by_cube.setdefault(cube_id, set()).add(memory_id)
+    hidden: set[str] = set()
+    for cube_id, ids in by_cube.items():
+        view = call.view(cube_id)
+        if view.full:
+            continue
+        row = cube if cube_id == cube.id else await txn.cube(cube_id)
+        known = await txn.versions(row.key, Kind.MEMORY, ids) if row is not None else {}
+        seen = {id_ for id_, version in known.items() if view.sees(version)}
+        hidden |= {names.memory_name(cube_id, id_) for id_ in ids - seen}
+    return hidden
 
 
 def _sources(message: Memory) -> list[str]:

@@ -17,6 +17,7 @@ from memos_server._pb.mip.v1.memory_service_pb2 import UpdateMemoryRequest, Upda
 from memos_server.errors import FieldViolation, MipError
 from memos_server.graph_dbs.base import CubeRow, Kind, NewContent, Reader, Version, Writer
 from memos_server.mem_cube.changes import evolve, seal
+from memos_server.mem_os.access import require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_supplied
 from memos_server.mem_os.memories import find, not_found
@@ -153,6 +154,7 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
             await check_references(txn, cube, [prepared], "memory")
             asked = request.memory.sensitivity if "sensitivity" in paths else version.sensitivity
             label = await inherited_sensitivity(txn, call, cube, prepared.message, asked)
+            require_level(call.view(cube_id), label, cube_id, memory_id)
             content: NewContent | None = None
             if prepared.payload != version.payload or "vectors" in paths:
                 content = seal(prepared.payload, vector=prepared.vector, blobs=prepared.blobs)

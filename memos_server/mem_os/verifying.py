@@ -17,10 +17,11 @@ from memos_server._pb.mip.v1.commit_pb2 import Change, CommitHeader
 from memos_server._pb.mip.v1.cube_service_pb2 import Finding, VerifyCubeRequest, VerifyCubeResponse
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import OPEN, ChangeRow, CommitRow, CubeRow, Kind, Reader, Version
+from memos_server.graph_dbs.base import OPEN, ChangeRow, CommitRow, CubeRow, Kind, Reader, Version, relative_name
 from memos_server.mem_cube import commitments
-from memos_server.mem_cube.changes import relative_name
+from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call, Mos, existing_cube
+from memos_server.mem_os.render import visible_changes
 
 _STEP = 1000
 _NAMED = 1000
@@ -42,8 +43,9 @@ class _Item:
 
 @dataclass(slots=True)
 class _Replay:
-    """The state of a verification."""
+    """The state of a verification. All changes are checked; those that the caller sees are counted."""
 
+    view: CubeView
     response: VerifyCubeResponse = field(default_factory=VerifyCubeResponse)
     items: dict[str, _Item] = field(default_factory=dict)
 
@@ -69,7 +71,7 @@ async def verify_cube(mos: Mos, call: Call, request: VerifyCubeRequest) -> Verif
 
     async def work(txn: Reader) -> tuple[CubeRow, _Replay]:
         cube = await existing_cube(txn, cube_id, deleted=True)
-        replay = _Replay()
+        replay = _Replay(view)
         last = await _chain(txn, cube, replay)
         _head(cube, last, request, replay)
         if last is not None:
@@ -132,12 +134,12 @@ async def _commit(txn: Reader, cube: CubeRow, row: CommitRow, last: CommitRow | 
         for change in changes:
             digests.append(commitments.change_digest(change.change))
             _change(cube, row, change, replay)
+        replay.response.changes_checked += len(await visible_changes(txn, replay.view, cube, changes))
     if count != header.change_count or count != row.change_count:
         wrong(f"the commit has {count} changes, its header says {header.change_count}")
     if commitments.changes_digest(digests) != header.changes_digest:
         wrong("the changes do not have the digest that the header holds")
     replay.response.commits_checked += 1
-    replay.response.changes_checked += count
 
 
 def _change(cube: CubeRow, commit: CommitRow, row: ChangeRow, replay: _Replay) -> None:

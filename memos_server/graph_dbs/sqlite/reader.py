@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from memos_server.graph_dbs.base import (
-    OPEN,
     ChangeRow,
     CommitRow,
     CubeRow,
@@ -17,6 +16,7 @@ from memos_server.graph_dbs.base import (
     RequestKey,
     RequestRow,
     Version,
+    relative_name,
 )
 from memos_server.graph_dbs.sqlite.access_reader import AccessReader
 
@@ -305,13 +305,3 @@ class SqliteReader(AccessReader):
         """See Reader."""
         rows = self._db.execute("SELECT id FROM cubes WHERE forked_from = ? ORDER BY key", (uuid_bytes(cube_uid),))
         return [f"cubes/{id_}" for (id_,) in rows]
-
-
-def relative_name(kind: Kind, id_: str) -> str:
-    """Returns an item's name within its cube; empty for the cube itself."""
-    return "" if kind is Kind.CUBE else f"{_FOLDERS[kind]}/{id_}"
-
-
-_FOLDERS = {Kind.MEMORY: "memories", Kind.RELATION: "relations", Kind.SESSION: "sessions"}
-
-__all__ = ["OPEN", "SqliteReader", "relative_name", "to_version", "uuid_bytes"]

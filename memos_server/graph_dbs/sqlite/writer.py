@@ -19,8 +19,9 @@ from memos_server.graph_dbs.base import (
     NewVersion,
     RequestKey,
     RequestRow,
+    relative_name,
 )
-from memos_server.graph_dbs.sqlite.reader import SqliteReader, relative_name, uuid_bytes
+from memos_server.graph_dbs.sqlite.reader import SqliteReader, uuid_bytes
 
 
 class KeyCounters:
