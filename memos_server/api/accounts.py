@@ -62,7 +62,7 @@ class Accounts:
         async def read(txn: Reader) -> tuple[PrincipalAccess, int]:
             return await txn.access(principal), await txn.token_revoked(token_id)
 
-        access, revoked = await self._store.read(read)
+        access, revoked = await self._store.read(read, brief=True)
         if revoked or access.disabled or not access.known:
             raise MipError("TOKEN_REVOKED", "The token was revoked, or its principal disabled")
         if generation is not None:

@@ -468,8 +468,14 @@ class RecordStore(Protocol):
     async def close(self) -> None:
         """Finishes running work and closes."""
 
-    async def read(self, work: Callable[[Reader], Awaitable[T]]) -> T:
-        """Runs work on one consistent snapshot that holds every write acknowledged before."""
+    async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
+        """Runs work on one consistent snapshot that holds every write acknowledged before.
+
+        Args:
+            work: What to read.
+            brief: True promises that the work looks up a few rows by their keys, well below a millisecond. An embedded
+                store then runs it at once, where handing it to a thread would take longer than the work.
+        """
 
     async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:
         """Runs work in a transaction and returns its result once it is durable. An exception of the work undoes it."""

@@ -33,7 +33,7 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
         known = await replayed(txn, call, request.parent, original, request.request_id)
         return await existing_cube(txn, cube_id), known is not None
 
-    cube, is_replay = await mos.read(before)
+    cube, is_replay = await mos.read(before, brief=True)
     settings = CubeContent.FromString(cube.settings.payload)
     drafts: list[Draft] = []
     if not is_replay:

@@ -84,9 +84,9 @@ class Mos:
     draining: bool = False
     _blob_locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
-    async def read(self, work: Callable[[Reader], Awaitable[T]]) -> T:
-        """Runs work on a snapshot of the record."""
-        return await self.store.read(work)
+    async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
+        """Runs work on a snapshot of the record; `brief` work looks up a few rows by their keys."""
+        return await self.store.read(work, brief=brief)
 
     def blob_lock(self, cube_uid: str) -> asyncio.Lock:
         """Returns the lock under which a cube's blobs appear and vanish, in the store and in the record alike."""

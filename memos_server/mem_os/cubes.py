@@ -136,7 +136,7 @@ async def get_cube(mos: Mos, call: Call, request: GetCubeRequest) -> GetCubeResp
     async def work(txn: Reader) -> GetCubeResponse:
         return GetCubeResponse(cube=cube_message(await existing_cube(txn, cube_id, deleted=True)))
 
-    return await mos.read(work)
+    return await mos.read(work, brief=True)
 
 
 async def list_cubes(mos: Mos, call: Call, request: ListCubesRequest) -> ListCubesResponse:

@@ -84,7 +84,7 @@ async def get_memory(mos: Mos, call: Call, request: GetMemoryRequest) -> GetMemo
             await _add_vector(txn, cube, version, message)
         return GetMemoryResponse(memory=message)
 
-    return await mos.read(work)
+    return await mos.read(work, brief=True)
 
 
 async def _add_vector(txn: Reader, cube: CubeRow, version: Version, message: Memory) -> None:

@@ -222,7 +222,8 @@ async def _versions(txn: Reader, cube: CubeRow, kind: Kind, revision: int) -> As
 
 def _copied(version: Version, vector: bytes | None, blobs: tuple[str, ...]) -> NewContent:
     """Returns the content with its salt and commitment, so that equal states stay equal across forks."""
-    if not version.payload:
+    # A session without a name has empty content; the salt is what tells it from a lost one.
+    if not version.salt:
         raise MipError("DATA_CORRUPT", f"the content of {version.id} is missing")
     digest = commitments.content_digest(version.payload)
     return NewContent(version.commitment, version.salt, digest, version.payload, vector, blobs)

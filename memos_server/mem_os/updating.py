@@ -137,7 +137,7 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
         )
 
     while True:
-        cube, seen = await mos.read(before)
+        cube, seen = await mos.read(before, brief=True)
         prepared = await _prepare(mos, cube, seen, request, paths) if seen is not None else None
 
         async def work(

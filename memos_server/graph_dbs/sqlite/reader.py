@@ -140,10 +140,14 @@ class SqliteReader(AccessReader):
         self, cube: int, kind: Kind, ids: Iterable[str], revision: int | None = None
     ) -> Mapping[str, Version]:
         """See Reader."""
-        found = self._select(
-            cube, revision, "i.kind = :kind AND i.id IN (SELECT value FROM json_each(:ids))", kind, ids
+        join = _JOIN_NOW if revision is None else _JOIN_AT
+        # CROSS JOIN keeps the order: from the wanted ids to the items, not through all items of the cube.
+        rows = self._db.execute(
+            f"""SELECT {_VERSION}, {_CONTENT} FROM json_each(:ids) wanted
+            CROSS JOIN items i ON i.cube = :cube AND i.kind = :kind AND i.id = wanted.value {join}""",
+            {"cube": cube, "kind": kind, "ids": json.dumps(list(ids)), "revision": revision},
         )
-        return {version.id: version for version in found}
+        return {version.id: version for version in map(to_version, rows)}
 
     async def versions_by_uid(
         self, cube: int, uids: Iterable[str], revision: int | None = None
@@ -163,14 +167,6 @@ class SqliteReader(AccessReader):
                 version = to_version(row)
                 found[version.uid] = version
         return found
-
-    def _select(self, cube: int, revision: int | None, where: str, kind: Kind, ids: Iterable[str]) -> list[Version]:
-        join = _JOIN_NOW if revision is None else _JOIN_AT
-        rows = self._db.execute(
-            f"SELECT {_VERSION}, {_CONTENT} FROM items i {join} WHERE i.cube = :cube AND {where}",
-            {"cube": cube, "kind": kind, "ids": json.dumps(list(ids)), "revision": revision},
-        )
-        return [to_version(row) for row in rows]
 
     async def list_versions(
         self, cube: int, kind: Kind, after: int, limit: int, revision: int | None = None, *, with_content: bool = True

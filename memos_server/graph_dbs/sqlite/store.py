@@ -117,8 +117,10 @@ class SqliteRecordStore:
                 connection.close()
             self._connections.clear()
 
-    async def read(self, work: Callable[[Reader], Awaitable[T]]) -> T:
+    async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
         """See RecordStore."""
+        if brief:
+            return self._read(work)
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
 
     def _read(self, work: Callable[[Reader], Awaitable[T]]) -> T:
