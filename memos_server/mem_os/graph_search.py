@@ -2,12 +2,15 @@
 
 The walk starts at the seeds, follows relations (either way) and shared entities, and returns to the seeds with a fixed
 probability (Haveliwala, "Topic-sensitive PageRank", WWW 2002). Only what the caller sees is part of the graph, so a
-hidden memory neither appears on a path nor lends weight to one.
+hidden memory neither appears on a path nor lends weight to one. The constants are those that found most on documents
+(docs/adr/0010-search-fusion.md has the figures).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from memos_server import names
 from memos_server._pb.mip.v1.memory_service_pb2 import ChannelScore
@@ -19,46 +22,98 @@ from memos_server.vec_dbs.base import IndexQuery, Predicate
 
 SEEDS = 20
 HOPS = 2
+"""How many relations lead away from a seed at most."""
+ENTITY_HOPS = 1
+"""How many shared entities do: a second one found nothing more, and asks the index for hundreds of memories."""
 NODES = 2000
 RETURN = 0.5
 ITERATIONS = 15
 RELATION_WEIGHT = 3.0
 """What a relation of weight 1 counts beside shared entities, whose weights are sums of log(1 + N/df)."""
 
+GRAPH_SHARE = 0.99
+"""The share of PageRank in a score. The rest, the hybrid score, orders what the walk does not tell apart or reach."""
+
 Graph = dict[str, dict[str, float]]
 
 
-async def spread(
-    mos: Mos, ranked: Sequence[Ranked], where: Predicate, states: frozenset[int], depth: int
-) -> list[Ranked]:
-    """Returns the candidates reached from the seeds, by PageRank; ties by uid."""
-    found: list[Ranked] = []
-    by_cube: dict[str, list[Ranked]] = {}
-    for item in ranked[:SEEDS]:
-        by_cube.setdefault(item.scope.cube.uid, []).append(item)
-    for seeds in by_cube.values():
-        scope = seeds[0].scope
-        graph, reached_from, versions = await _neighbourhood(mos, scope, [seed.uid for seed in seeds], where, states)
-        highest = max(seed.score for seed in seeds) or 1.0
-        weights = {seed.uid: max(seed.score / highest, 1e-6) ** 2 for seed in seeds}
-        known = {item.uid: item for item in ranked if item.scope.cube.uid == scope.cube.uid}
-        for uid, score in pagerank(graph, weights).items():
+async def spread(mos: Mos, ranked: Sequence[Ranked], where: Predicate, states: frozenset[int]) -> list[Ranked]:
+    """Returns the candidates and what is reached from the best of them, by PageRank; ties by uid.
+
+    Scores of several cubes are comparable: each cube's walk has the share of all probability that its seeds have.
+    """
+    if not ranked:
+        return []
+    highest = ranked[0].score or 1.0
+    seeds = ranked[:SEEDS]
+    by_cube: dict[str, list[tuple[Ranked, float]]] = {}
+    for item, share in zip(seeds, seed_weights([seed.score for seed in seeds]), strict=True):
+        by_cube.setdefault(item.scope.cube.uid, []).append((item, share))
+    reached: list[Ranked] = []
+    for of_cube in by_cube.values():
+        scope = of_cube[0][0].scope
+        shares = {seed.uid: share for seed, share in of_cube}
+        graph, reached_from, versions = await _neighbourhood(mos, scope, list(shares), where, states)
+        for uid, score in pagerank(graph, shares).items():
             version = versions.get(uid)
             if version is None:
                 continue
-            channels = [*(known[uid].channels if uid in known else []), ChannelScore(channel="graph", score=score)]
-            channels[-1].contribution = score
             path = tuple(
                 names.memory_name(scope.cube.id, versions[step].id)
                 for step in _path(reached_from, uid)
                 if step in versions
             )
-            matched = known[uid].matched if uid in known else ()
-            found.append(Ranked(scope, uid, version.from_revision, score, channels, matched, path))
-    found.sort(key=lambda item: (-item.score, item.uid))
-    for place, item in enumerate(found, start=1):
-        item.channels[-1].rank = place
-    return found[:depth]
+            channel = ChannelScore(channel="graph", score=score * sum(shares.values()))
+            reached.append(Ranked(scope, uid, version.from_revision, channel.score, [channel], (), path))
+    return _mixed(ranked, reached, highest)
+
+
+def seed_weights(scores: Sequence[float]) -> list[float]:
+    """Returns the seeds' shares of the walk's returns; together 1.
+
+    A share is the square of how far the score lies above the last of SEEDS: among hundreds of candidates even the
+    twentieth has half the best score or more, and would be returned to almost as often.
+
+    Args:
+        scores: The seeds' hybrid scores, best first, at most SEEDS.
+    """
+    floor = scores[-1] if len(scores) == SEEDS else 0.0
+    above = np.maximum((np.array(scores) - floor) / max(scores[0] - floor, 1e-9), 1e-6) ** 2
+    shares: list[float] = (above / above.sum()).tolist()
+    return shares
+
+
+def _mixed(ranked: Sequence[Ranked], reached: Sequence[Ranked], highest: float) -> list[Ranked]:
+    """Gives each reached memory and each candidate its score; contributions sum up to it."""
+    by_graph = sorted(reached, key=lambda item: (-item.score, item.uid))
+    best = by_graph[0].score if by_graph else 1.0
+    mixed = {}
+    for place, item in enumerate(by_graph, start=1):
+        item.channels[0].rank = place
+        item.channels[0].contribution = GRAPH_SHARE * item.score / best
+        mixed[item.scope.cube.uid, item.uid] = item
+    for candidate in ranked:
+        channels = [
+            ChannelScore(
+                channel=channel.channel,
+                rank=channel.rank,
+                score=channel.score,
+                contribution=(1.0 - GRAPH_SHARE) * channel.contribution / highest,
+            )
+            for channel in candidate.channels
+        ]
+        found = mixed.get((candidate.scope.cube.uid, candidate.uid))
+        if found is not None:
+            found.channels = [*channels, *found.channels]
+            found.matched = candidate.matched
+        else:
+            key = candidate.scope.cube.uid, candidate.uid
+            mixed[key] = Ranked(
+                candidate.scope, candidate.uid, candidate.from_revision, 0.0, channels, candidate.matched
+            )
+    for item in mixed.values():
+        item.score = sum(channel.contribution for channel in item.channels)
+    return sorted(mixed.values(), key=lambda item: (-item.score, item.uid))
 
 
 async def _neighbourhood(
@@ -71,7 +126,7 @@ async def _neighbourhood(
     frontier = list(seeds)
     query = IndexQuery(scope.revision, where, scope.view.level, scope.granted, states, depth=20)
     for hop in range(HOPS + 1):
-        shared = await mos.keeper.related(scope.cube, query, frontier) if hop < HOPS else {}
+        shared = await mos.keeper.related(scope.cube, query, frontier) if hop < ENTITY_HOPS else {}
 
         async def read(
             txn: Reader, nodes: Sequence[str] = frontier, shared: Mapping[str, Mapping[str, float]] = shared
@@ -109,23 +164,29 @@ def pagerank(graph: Graph, seeds: Mapping[str, float]) -> dict[str, float]:
         graph: node -> neighbour -> weight, symmetric.
         seeds: node -> weight of returning to it.
     """
-    total = sum(seeds.values())
-    start = {node: weight / total for node, weight in seeds.items()}
-    degree = {node: sum(edges.values()) for node, edges in graph.items()}
-    current = dict(start)
+    nodes = list(dict.fromkeys([*seeds, *graph]))
+    place = {node: index for index, node in enumerate(nodes)}
+    edges = [
+        (place[node], place[other], weight)
+        for node, around in graph.items()
+        for other, weight in around.items()
+        if weight > 0.0
+    ]
+    source = np.array([edge[0] for edge in edges], dtype=np.int64)
+    target = np.array([edge[1] for edge in edges], dtype=np.int64)
+    weight = np.array([edge[2] for edge in edges], dtype=np.float64)
+    start = np.zeros(len(nodes))
+    start[: len(seeds)] = list(seeds.values())
+    start /= start.sum()
+    degree = np.bincount(source, weight, len(nodes))
+    # A dead end sends its mass back to the seeds.
+    dead = degree == 0.0
+    share = weight / degree[source]
+    current = start
     for _ in range(ITERATIONS):
-        following = {node: RETURN * share for node, share in start.items()}
-        for node, mass in current.items():
-            edges = graph.get(node)
-            if not edges:
-                # A dead end sends its mass back to the seeds.
-                for seed, share in start.items():
-                    following[seed] += (1 - RETURN) * mass * share
-                continue
-            for other, weight in edges.items():
-                following[other] = following.get(other, 0.0) + (1 - RETURN) * mass * weight / degree[node]
-        current = following
-    return current
+        walked = np.bincount(target, current[source] * share, len(nodes)) + current[dead].sum() * start
+        current = RETURN * start + (1.0 - RETURN) * walked
+    return dict(zip(nodes, current.tolist(), strict=True))
 
 
 def _path(reached_from: Mapping[str, str], uid: str) -> list[str]:

@@ -73,7 +73,7 @@ async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) 
         results = await _ask(mos, scopes, terms, where, states, depth, response)
         ranked = fuse(results, newest_first=not terms and not _has_vectors(scopes))
         if request.mode == SEARCH_MODE_GRAPH:
-            ranked = await spread(mos, ranked, where, states, depth)
+            ranked = await spread(mos, ranked, where, states)
         hits = await _confirm(mos, call, filter_, ranked, top_k, confirmed, explain=request.explain)
         exhausted = all(result.exhausted for _, result in results)
         if len(hits) >= top_k or exhausted or depth >= _MAX_DEPTH:

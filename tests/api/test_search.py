@@ -141,6 +141,35 @@ async def test_the_graph_reaches_what_words_do_not(mip: Mip, cube: str) -> None:
     assert list(found.hits[1].explanation.path) == [ids["seed"], ids["friend"]]
 
 
+async def test_the_graph_finds_all_that_words_find_and_explains_each_score(mip: Mip, cube: str) -> None:
+    batch = [text(f"the lighthouse, drawing {number}") for number in range(40)]
+    batch += [
+        text("Ada Byron, a lighthouse painter"),
+        text("Ada Byron wrote notes", name=f"{cube}/memories/notes"),
+        text("tea"),
+    ]
+    await mip.AddMemories(parent=cube, memories=batch)
+    found = await mip.SearchMemories(
+        cubes=[cube], query="lighthouse painter", mode=SEARCH_MODE_GRAPH, top_k=60, explain=True
+    )
+    assert set(texts(found)) == {memory.plaintext.text for memory in batch} - {"tea"}
+    for hit in found.hits:
+        assert hit.score == pytest.approx(sum(channel.contribution for channel in hit.explanation.channels))
+    (graph,) = next(hit.explanation.channels for hit in found.hits if hit.memory.name == f"{cube}/memories/notes")
+    assert graph.channel == "graph"
+
+
+async def test_the_graph_compares_cubes_by_how_well_they_match(mip: Mip, cube: str) -> None:
+    other = (await mip.CreateCube(cube_id="d")).cube.name
+    await mip.AddMemories(parent=cube, memories=[text("a lighthouse keeper at sea")])
+    await mip.AddMemories(parent=other, memories=[text("the sea"), *(text(f"sand {number}") for number in range(9))])
+    found = await mip.SearchMemories(cubes=[cube, other], query="lighthouse at sea", mode=SEARCH_MODE_GRAPH)
+    hybrid = await mip.SearchMemories(cubes=[cube, other], query="lighthouse at sea")
+    assert texts(found) == texts(hybrid)
+    assert len(found.hits) == 2
+    assert found.hits[0].score > found.hits[1].score
+
+
 async def test_several_cubes_are_searched_as_one(mip: Mip, cube: str) -> None:
     other = (await mip.CreateCube(cube_id="d")).cube.name
     await mip.AddMemories(parent=cube, memories=[text("tea in the morning")])
