@@ -291,7 +291,7 @@ BOUNDS = {"deadline": None, "suppress_health_check": list(HealthCheck), "statefu
 
 def test_random_histories_read_as_the_model_says_at_every_revision(tmp_path: Path) -> None:
     with driver(tmp_path / "data") as real:
-        bounds = settings(max_examples=60, derandomize=True, database=None, **BOUNDS)  # type: ignore[arg-type]
+        bounds = settings(max_examples=45, derandomize=True, database=None, **BOUNDS)  # type: ignore[arg-type]
         run_state_machine_as_test(lambda: LogMachine(real), settings=bounds)  # type: ignore[arg-type]
 
 
