@@ -37,6 +37,7 @@ from memos_server.mem_os.render import hide_names, memory_message, visible_memor
 _SCAN = 5000
 """The most memories that one page examines; a page of a choosy filter ends early, with a token to go on."""
 _STEP = 256
+"""How many memories are read at once where a filter leaves some out."""
 
 
 def not_found(cube_id: str, memory_id: str, revision: int | None) -> MipError:
@@ -150,11 +151,12 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
         current = revision == cube.revision
         view = call.view(cube_id)
         gone = () if request.show_deleted else (MEMORY_STATE_DELETED, MEMORY_STATE_PURGED)
+        step = _STEP if request.filter else min(size + 1, _STEP)
         kept: list[Memory] = []
         position, scanned, filled, more = after, 0, 0, True
         while more and len(kept) < size and scanned < _SCAN:
-            rows = await _following(txn, cube, view, position, None if current else revision)
-            more = len(rows) == _STEP
+            rows = await _following(txn, cube, view, position, None if current else revision, step)
+            more = len(rows) == step
             scanned += len(rows)
             listed = [version for version in rows if state_of(version) not in gone and view.sees(version)]
             messages = [memory_message(cube_id, version) for version in listed]
@@ -180,15 +182,15 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
 
 
 async def _following(
-    txn: Reader, cube: CubeRow, view: CubeView, position: int, revision: int | None
+    txn: Reader, cube: CubeRow, view: CubeView, position: int, revision: int | None, step: int
 ) -> Sequence[Version]:
     """Returns the next versions to list. Who was granted single memories gets those, as if the cube held no others."""
     if view.rank:
-        return await txn.list_versions(cube.key, Kind.MEMORY, position, _STEP, revision)
+        return await txn.list_versions(cube.key, Kind.MEMORY, position, step, revision)
     granted = await txn.versions(cube.key, Kind.MEMORY, view.granted, revision)
     return sorted(
         (version for version in granted.values() if version.item > position), key=lambda version: version.item
-    )[:_STEP]
+    )[:step]
 
 
 async def list_memory_revisions(
