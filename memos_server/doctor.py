@@ -77,7 +77,7 @@ def _answers(address: str) -> bool:
 
 
 async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
-    # A port of its own, on loopback, so that an examined folder is not served to anybody; and all the time that an index
+    # A port of its own, on loopback, so that an examined folder is not served to anybody; and as much time as an index
     # needs, so that it is compared whole.
     patient = settings.search.model_copy(update={"index_wait_s": _INDEX_WAIT_S})
     alone = settings.model_copy(update={"listen": "127.0.0.1:0", "search": patient})
