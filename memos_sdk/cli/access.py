@@ -157,15 +157,14 @@ def audit(
     events = cli.client.access.audit(resource, page_size=min(limit, 1000))
     cli.rows(
         take(events, limit),
-        ["WHEN", "WHO", "CALL", "RESOURCE", "OUTCOME", ">TIMES", "~DETAIL"],
+        ["WHEN", "WHO", "CALL", "RESOURCE", "OUTCOME", "~DETAIL"],
         lambda event: [
             when(event.time),
             event.principal.removeprefix("principals/") or "(nobody)",
-            event.method.removeprefix("/mip.v1."),
+            event.method.rpartition("/")[2],
             event.resource,
             event.outcome,
-            event.count,
-            event.detail,
+            event.detail + (f" ({event.count} times)" if event.count > 1 else ""),
         ],
         empty="no events",
     )

@@ -285,6 +285,8 @@ def show_purge(cli: Cli, done: Mutation, what: str) -> None:
     cli.say(f"{what} is erased for good (revision {done.commit.revision})")
     for name in done.derived:
         cli.note(f"derives from it and stays: {name}")
+    if done.compaction_job:
+        cli.note(f"{done.compaction_job} erases the bytes on disk")
 
 
 def _show(cli: Cli, info: CubeInfo) -> None:

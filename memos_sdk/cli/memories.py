@@ -398,7 +398,7 @@ def _show_memory(cli: Cli, memory: Memory) -> None:
         ("session", memory.session),
         ("valid", " to ".join(when(value) or "…" for value in (memory.valid_from, memory.valid_until)).strip("… to")),
         ("confidence", "" if memory.confidence is None else f"{memory.confidence:g}"),
-        ("sensitivity", memory.sensitivity.name.lower()),
+        ("sensitivity", memory.sensitivity.name.lower() if memory.sensitivity else ""),
         ("owner", memory.owner),
         ("created", when(memory.create_time)),
         ("changed", when(memory.update_time)),
