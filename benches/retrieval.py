@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,14 +143,15 @@ def make_vector(collection: Collection) -> ServerSearch:
     return ServerSearch(Client(), collection, "vector")
 
 
-@dataclass
 class Row:
-    """What one method reached on one set: questions with their recalls, and what each took, in milliseconds."""
+    """What one method reached on one set: the recalls of all questions, and the milliseconds that each took."""
 
-    bench: str
-    method: str
-    recalls: dict[int, list[float]] = field(default_factory=lambda: {k: [] for k in CUTOFFS})
-    times_ms: list[float] = field(default_factory=list)
+    def __init__(self, bench: str, method: str) -> None:
+        """Starts with no question."""
+        self.bench = bench
+        self.method = method
+        self.recalls: dict[int, list[float]] = {k: [] for k in CUTOFFS}
+        self.times_ms: list[float] = []
 
     def add(self, question: Mapping[str, Any], ids: Sequence[str], seconds: float) -> None:
         """Counts one question: recall@k = the share of the gold ids among the first k."""
