@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 def run() -> int:
     """Runs the command line and returns the exit status."""
-    # gRPC's own log would come before the line and the remedy that say what is wrong; who wants it sets the variable.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import rich  # noqa: F401
         import typer
