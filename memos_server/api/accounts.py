@@ -105,5 +105,6 @@ class RefusedCalls:
 
         try:
             await self._store.write(write)
-        except MipError as error:
-            _LOG.warning("a refused call could not be recorded: %s", error)
+        except Exception:
+            # The caller is refused for its own reason, whatever keeps the server from recording that.
+            _LOG.exception("a refused call could not be recorded")

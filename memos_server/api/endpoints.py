@@ -15,6 +15,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from memos_server import names
 from memos_server._pb.mip.v1 import options_pb2
 from memos_server._pb.mip.v1.cube_service_pb2 import WatchCubeResponse
 from memos_server.api.accounts import REFUSED, Accounts, RefusedCalls
@@ -23,7 +24,7 @@ from memos_server.api.status import from_exception, message_of, status_code, tra
 from memos_server.api.validation import validate
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import PrincipalAccess
-from memos_server.mem_os.access import require
+from memos_server.mem_os.access import require, view_of
 from memos_server.mem_os.context import Call, Mos
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -98,10 +99,13 @@ class Endpoint:
             await self._fail(context, call, error)
 
     async def upload(self, frames: AsyncIterator[bytes], context: Context) -> bytes:
-        """Serves a call whose request is a stream; the first frame names what it is about."""
+        """Serves a call whose request is a stream; the first frame names what it is about. It ends when the caller
+        loses its right to it."""
         call = None
         try:
+            seen = self._server.mos.access.generation
             call = await self._call(context)
+            caller = call
             first = await anext(aiter(frames), None)
             if first is None:
                 raise MipError("INVALID_STREAM", "the stream is empty")
@@ -109,7 +113,11 @@ class Endpoint:
             await self._admit(call, request, len(first))
 
             async def parsed() -> AsyncIterator[Message]:
+                nonlocal seen
                 async for raw in frames:
+                    if seen != self._server.mos.access.generation:
+                        seen = self._server.mos.access.generation
+                        await self._still_permitted(caller, request)
                     frame = self._parse(raw)
                     validate(frame)
                     yield frame
@@ -123,17 +131,18 @@ class Endpoint:
         """Serves a call whose response is a stream; it ends when the caller loses its right to it."""
         call = None
         try:
+            seen = self._server.mos.access.generation
             call = await self._call(context)
             request = self._parse(raw)
             await self._admit(call, request, len(raw))
-            await self._send(context, call, request)
+            await self._send(context, call, request, seen)
         except Exception as error:
             await self._fail(context, call, error)
 
-    async def _send(self, context: Context, call: Call, request: Message) -> None:
+    async def _send(self, context: Context, call: Call, request: Message, seen: int) -> None:
         mos = self._server.mos
         frames: AsyncIterator[Message] = self._use_case(mos, call, request)
-        changed = asyncio.ensure_future(mos.access.wait())
+        changed = asyncio.ensure_future(mos.access.wait(seen))
         upcoming: asyncio.Future[Message | None] | None = None
         last_revision = 0
         try:
@@ -142,7 +151,8 @@ class Endpoint:
                 while not upcoming.done():
                     await asyncio.wait({upcoming, changed}, return_when=asyncio.FIRST_COMPLETED)
                     if changed.done():
-                        changed = asyncio.ensure_future(mos.access.wait())
+                        seen = mos.access.generation
+                        changed = asyncio.ensure_future(mos.access.wait(seen))
                         await self._still_permitted(call, request)
                 frame = upcoming.result()
                 if frame is None:
@@ -167,8 +177,10 @@ class Endpoint:
 
     async def _still_permitted(self, call: Call, request: Message) -> None:
         access = await self._server.accounts.access(call.principal, call.token_id)
-        require(access, self._rule.permission, self._rule.resolve(request))
-        if access.grants != call.access.grants:
+        resources = self._rule.resolve(request)
+        require(access, self._rule.permission, resources)
+        cubes = {names.cube_of(resource) for resource in resources}
+        if any(view_of(access, cube) != view_of(call.access, cube) for cube in cubes):
             # What the caller sees has changed in the middle of a stream: it begins anew with what it sees now.
             raise MipError("PERMISSION_DENIED", "the caller's grants changed; open the stream again")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, Commit
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
@@ -17,10 +15,7 @@ from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_supplied
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import commit_message, memory_message, visible_memories
-from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity
-
-_INLINE = 8
-"""Up to this many memories are checked on the event loop; more would hold it for longer than a millisecond."""
+from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity, off_loop
 
 
 async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> AddMemoriesResponse:
@@ -114,9 +109,7 @@ async def _drafts(mos: Mos, cube_id: str, settings: CubeContent, request: AddMem
             drafts.append(item)
         return drafts
 
-    if len(request.memories) <= _INLINE:
-        return prepare()
-    return await asyncio.get_running_loop().run_in_executor(mos.cpu, prepare)
+    return await off_loop(mos, prepare, request.memories)
 
 
 def _as_stored(new: NewVersion, content: NewContent, row: CommitRow) -> Version:

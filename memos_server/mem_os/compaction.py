@@ -18,7 +18,7 @@ async def compact(mos: Mos, job: JobRow, progress: Progress) -> None:
     """Erases purged bytes of a cube; doing it again changes nothing.
 
     Raises:
-        MipError: BACKEND_UNAVAILABLE when a part could not be compacted; the job stays to be run again by hand.
+        MipError: BACKEND_UNAVAILABLE when a part could not be compacted now; the job is run again later.
     """
 
     async def read(txn: Reader) -> tuple[CubeRow, list[str]]:
@@ -31,13 +31,7 @@ async def compact(mos: Mos, job: JobRow, progress: Progress) -> None:
     if await mos.keeper.caught_up(cube) < cube.revision:
         raise MipError("BACKEND_UNAVAILABLE", "the search index cannot be compacted now")
     for done, digest in enumerate(doomed, start=1):
-        async with mos.blob_lock(cube.uid):
-            await mos.blobs.delete(cube.uid, digest)
-
-            async def forget(txn: Writer, digest: str = digest) -> None:
-                await txn.delete_blob(cube.key, digest)
-
-            await mos.store.write(forget)
+        await _erase_blob(mos, cube, digest)
         await progress(done, steps)
     mos.embeddings.forget()
     if purged:
@@ -48,3 +42,20 @@ async def compact(mos: Mos, job: JobRow, progress: Progress) -> None:
             return
         await asyncio.sleep(_PAUSE_S)
     raise MipError("BACKEND_UNAVAILABLE", "readers kept the record's log from being compacted")
+
+
+async def _erase_blob(mos: Mos, cube: CubeRow, digest: str) -> None:
+    async with mos.blob_lock(cube.uid):
+
+        async def doomed(txn: Reader) -> bool:
+            return digest in await txn.doomed_blobs(cube.key)
+
+        # It may have been uploaded again since the job began, and then it stays.
+        if not await mos.read(doomed):
+            return
+        await mos.blobs.delete(cube.uid, digest)
+
+        async def forget(txn: Writer) -> None:
+            await txn.delete_blob(cube.key, digest)
+
+        await mos.store.write(forget)

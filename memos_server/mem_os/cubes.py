@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from uuid_utils import uuid7
 
 from memos_server import names
@@ -24,17 +26,16 @@ from memos_server._pb.mip.v1.cube_service_pb2 import (
     UpdateCubeResponse,
 )
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, MEMORY_STATE_DELETED, MEMORY_STATE_PURGED
-from memos_server._pb.mip.v1.options_pb2 import PERMISSION_READ
 from memos_server.errors import FieldViolation, MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Kind, NewContent, NewVersion, Reader, Writer
 from memos_server.mem_cube.changes import added, evolve, seal
 from memos_server.mem_cube.log import append_commit, now_us
-from memos_server.mem_os.access import permits
+from memos_server.mem_os.access import is_server_admin
 from memos_server.mem_os.context import Call, Mos, existing_cube, in_use
 from memos_server.mem_os.embedding import NO_MODEL
 from memos_server.mem_os.lifecycle import commit_of
 from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate
-from memos_server.mem_os.paging import Pages, page_size
+from memos_server.mem_os.paging import Pages, fitting, page_size
 from memos_server.mem_os.render import cube_message
 from memos_server.mem_os.updating import check_etag
 from memos_server.memories import rules
@@ -148,20 +149,26 @@ async def list_cubes(mos: Mos, call: Call, request: ListCubesRequest) -> ListCub
 
     async def work(txn: Reader) -> ListCubesResponse:
         kept: list[CubeRow] = []
-        position, more = after, True
-        while more and len(kept) <= size:
-            rows = await txn.cubes(position, _STEP)
-            more = len(rows) == _STEP
-            position = rows[-1].key if rows else position
-            kept += [
-                row
-                for row in rows
-                if row.settings.state not in gone and permits(call.access, PERMISSION_READ, names.cube_name(row.id))
-            ]
-        token = pages.token(after=kept[size - 1].key) if len(kept) > size else ""
-        return ListCubesResponse(cubes=[cube_message(row) for row in kept[:size]], next_page_token=token)
+        position = after
+        while len(kept) <= size and (rows := await _readable(txn, call, position)):
+            position = rows[-1].key
+            kept += [row for row in rows if row.settings.state not in gone]
+        cubes = [cube_message(row) for row in kept[:size]]
+        shown = fitting(cubes)
+        token = pages.token(after=kept[shown - 1].key) if len(kept) > shown else ""
+        return ListCubesResponse(cubes=cubes[:shown], next_page_token=token)
 
     return await mos.read(work)
+
+
+async def _readable(txn: Reader, call: Call, position: int) -> Sequence[CubeRow]:
+    """Returns the next cubes that the caller may read. But for an administrator of the server these are found by its
+    grants: what a list costs does not depend on what others have."""
+    if is_server_admin(call.access):
+        return await txn.cubes(position, _STEP)
+    granted = {names.parse_grant_resource(resource).cube for resource in call.access.grants}
+    rows = [await txn.cube(cube_id) for cube_id in granted if cube_id is not None]
+    return sorted((row for row in rows if row is not None and row.key > position), key=lambda row: row.key)[:_STEP]
 
 
 async def update_cube(mos: Mos, call: Call, request: UpdateCubeRequest) -> UpdateCubeResponse:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -38,6 +39,8 @@ _LOG = logging.getLogger(__name__)
 _BATCH = 2000
 """About how many changes go into one batch; a larger commit is a batch of its own."""
 _STEP = 1000
+_RETRY_S = 1.0
+"""How long an index that could not be written is left alone, seconds."""
 
 
 INDEX_VERSION = f"{ANALYZER_VERSION}.1"
@@ -64,6 +67,7 @@ class IndexKeeper:
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._broken: dict[str, str] = {}
+        self._failed: dict[str, float] = {}
         self._closing = False
 
     async def drop_all(self) -> None:
@@ -105,11 +109,16 @@ class IndexKeeper:
             return indexed
         try:
             async with asyncio.timeout(self._wait_s):
-                while indexed < cube.revision and cube.uid not in self._broken and not self._closing:
+                while indexed < cube.revision and self._may_try(cube.uid) and not self._closing:
                     indexed = await asyncio.shield(self._start(cube.id, cube.uid))
-        except TimeoutError:
+        except Exception:
+            # Out of time, or the index cannot be written, which the task has logged and `broken` tells.
             indexed = await self._index.indexed_revision(cube.uid)
         return indexed
+
+    def _may_try(self, cube_uid: str) -> bool:
+        """Returns whether an index can be written as far as is known, or was left alone for long enough."""
+        return cube_uid not in self._broken or time.monotonic() - self._failed[cube_uid] >= _RETRY_S
 
     def _start(self, cube_id: str, cube_uid: str) -> asyncio.Task[int]:
         task = self._tasks.get(cube_uid)
@@ -137,8 +146,10 @@ class IndexKeeper:
                     indexed = await self._replay(cube_id, cube_uid)
                 except Exception as error:
                     self._broken[cube_uid] = str(error)
+                    self._failed[cube_uid] = time.monotonic()
                     raise
             self._broken.pop(cube_uid, None)
+            self._failed.pop(cube_uid, None)
             return indexed
 
     async def _replay(self, cube_id: str, cube_uid: str) -> int:
@@ -201,8 +212,10 @@ class IndexKeeper:
                 )
             )
             if version.state == MEMORY_STATE_PURGED:
-                past = await txn.history(cube.key, Kind.MEMORY, version.id, version.from_revision, _STEP)
-                erased += [old.commitment for old in past if old.commitment]
+                before = version.from_revision
+                while past := await txn.history(cube.key, Kind.MEMORY, version.id, before, _STEP):
+                    erased += [old.commitment for old in past if old.commitment]
+                    before = past[-1].from_revision
             elif key is not None and Change.FromString(row.change).kind in (
                 CHANGE_KIND_MEMORY_ADDED,
                 CHANGE_KIND_MEMORY_UPDATED,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import (
     CHANGE_KIND_MEMORY_ADDED,
@@ -128,6 +131,21 @@ async def _prepare(
         require_mergeable(cube.id, version)
     if target is not None:
         updatable(target, request.target)
+    # A thousand memories to parse and to join are no work for the event loop.
+    join = partial(_joined, mos, cube, settings, sources, target, request)
+    item = await asyncio.get_running_loop().run_in_executor(mos.cpu, join)
+    await embed_missing(mos, settings, [item])
+    return item
+
+
+def _joined(
+    mos: Mos,
+    cube: CubeRow,
+    settings: CubeContent,
+    sources: list[Version],
+    target: Version | None,
+    request: MergeMemoriesRequest,
+) -> Draft:
     if request.merged.WhichOneof("payload"):
         merged = Memory()
         merged.CopyFrom(request.merged)
@@ -148,7 +166,6 @@ async def _prepare(
     vector = take_supplied(merged, settings, "merged")
     item = draft(mos.types, cube.id, merged, "merged")
     item.vector = vector
-    await embed_missing(mos, settings, [item])
     return item
 
 

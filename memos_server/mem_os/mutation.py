@@ -7,6 +7,7 @@ today's access check. Calls that failed are not recorded.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -62,7 +63,15 @@ async def replayed(txn: Reader, call: Call, resource: str, request: Message, req
 
 
 async def mutate(
-    mos: Mos, call: Call, *, resource: str, request: Message, request_id: str, work: Work[R], respond: Respond[R]
+    mos: Mos,
+    call: Call,
+    *,
+    resource: str,
+    request: Message,
+    request_id: str,
+    work: Work[R],
+    respond: Respond[R],
+    changes_access: bool = False,
 ) -> R:
     """Runs a mutation.
 
@@ -74,6 +83,7 @@ async def mutate(
         request_id: Its request_id; empty means that a repeated call is a new one.
         work: Does it, in the transaction.
         respond: Builds the response from the result's name and the commit's revision.
+        changes_access: True when it may take somebody's rights away, so that open streams check theirs again.
     """
 
     async def in_transaction(txn: Writer) -> Outcome[R]:
@@ -88,10 +98,17 @@ async def mutate(
             await txn.put_request(_key(call, resource, request_id), new)
         return outcome
 
-    outcome = await mos.store.write(in_transaction)
-    if outcome.cube is not None:
-        mos.keeper.moved(outcome.cube.id, outcome.cube.uid, outcome.revision)
-        mos.heads.moved(outcome.cube.uid)
+    async def take_effect() -> Outcome[R]:
+        outcome = await mos.store.write(in_transaction)
+        if outcome.cube is not None:
+            mos.keeper.moved(outcome.cube.id, outcome.cube.uid, outcome.revision)
+            mos.heads.moved(outcome.cube.uid)
+        if changes_access:
+            mos.access_changed()
+        return outcome
+
+    # A caller that goes away does not undo the write, and those who wait for its effect hear of it all the same.
+    outcome = await asyncio.shield(asyncio.create_task(take_effect()))
     if outcome.response is not None:
         return outcome.response
     return await mos.read(lambda txn: respond(txn, outcome.result, outcome.revision))
@@ -149,4 +166,7 @@ def _key(call: Call, resource: str, request_id: str) -> RequestKey:
 
 
 def _digest(salt: bytes, request: Message) -> bytes:
-    return hashlib.sha256(salt + request.SerializeToString(deterministic=True)).digest()
+    body = type(request)()
+    body.CopyFrom(request)
+    body.ClearField("request_id")
+    return hashlib.sha256(salt + body.SerializeToString(deterministic=True)).digest()

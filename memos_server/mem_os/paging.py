@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from google.protobuf.message import Message
@@ -29,6 +29,16 @@ def page_size(asked: int, default: int = 50, largest: int = 1000) -> int:
     if asked < 0:
         raise invalid_field("page_size", "must not be negative")
     return min(asked or default, largest)
+
+
+def fitting(messages: Sequence[Message]) -> int:
+    """Returns how many of the messages, from the first on, fit a response; at least one when there is any."""
+    filled = 0
+    for number, message in enumerate(messages):
+        filled += message.ByteSize() + 8
+        if filled > RESPONSE_BYTES and number:
+            return number
+    return len(messages)
 
 
 class Pages:

@@ -135,11 +135,16 @@ async def disable_principal(mos: Mos, call: Call, request: DisablePrincipalReque
     async def respond(txn: Reader, result: str, _: int) -> DisablePrincipalResponse:
         return DisablePrincipalResponse(principal=_principal_message(await _existing_principal(txn, result)))
 
-    response = await mutate(
-        mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
+    return await mutate(
+        mos,
+        call,
+        resource=request.name,
+        request=request,
+        request_id=request.request_id,
+        work=work,
+        respond=respond,
+        changes_access=True,
     )
-    mos.access_changed()
-    return response
 
 
 async def _keep_an_admin(txn: Reader, losing: str) -> None:
@@ -208,11 +213,16 @@ async def revoke_token(mos: Mos, call: Call, request: RevokeTokenRequest) -> Rev
     async def respond(txn: Reader, result: str, _: int) -> RevokeTokenResponse:
         return RevokeTokenResponse(revoke_time=timestamp(await txn.token_revoked(result)))
 
-    response = await mutate(
-        mos, call, resource=token_id, request=request, request_id=request.request_id, work=work, respond=respond
+    return await mutate(
+        mos,
+        call,
+        resource=token_id,
+        request=request,
+        request_id=request.request_id,
+        work=work,
+        respond=respond,
+        changes_access=True,
     )
-    mos.access_changed()
-    return response
 
 
 async def _require_resource(txn: Reader, call: Call, resource: str) -> None:
@@ -263,11 +273,16 @@ async def set_grant(mos: Mos, call: Call, request: SetGrantRequest) -> SetGrantR
             raise MipError("GRANT_NOT_FOUND", f"{grant.principal} has no grant on {result} any more")
         return SetGrantResponse(grant=_grant_message(row))
 
-    response = await mutate(
-        mos, call, resource=grant.resource, request=request, request_id=request.request_id, work=work, respond=respond
+    return await mutate(
+        mos,
+        call,
+        resource=grant.resource,
+        request=request,
+        request_id=request.request_id,
+        work=work,
+        respond=respond,
+        changes_access=True,
     )
-    mos.access_changed()
-    return response
 
 
 async def list_grants(mos: Mos, call: Call, request: ListGrantsRequest) -> ListGrantsResponse:
@@ -319,7 +334,7 @@ async def delete_grant(mos: Mos, call: Call, request: DeleteGrantRequest) -> Del
         del txn, result
         return DeleteGrantResponse()
 
-    response = await mutate(
+    return await mutate(
         mos,
         call,
         resource=request.resource,
@@ -327,9 +342,8 @@ async def delete_grant(mos: Mos, call: Call, request: DeleteGrantRequest) -> Del
         request_id=request.request_id,
         work=work,
         respond=respond,
+        changes_access=True,
     )
-    mos.access_changed()
-    return response
 
 
 async def list_audit_events(mos: Mos, call: Call, request: ListAuditEventsRequest) -> ListAuditEventsResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from uuid import UUID, uuid5
 
 from memos_server import names
@@ -39,6 +39,8 @@ from memos_server.mem_os.updating import updatable
 PARENT_OF = "PARENT_OF"
 MAX_WEIGHT = 1_000_000.0
 _STEP = 500
+_SCAN = 5000
+"""The most relations that one page examines; a page of a rare type ends early, with a token to go on."""
 _MAX_DEPTH = 16
 _EXPLORED = 100_000
 """The most edges that one traversal looks at."""
@@ -124,7 +126,9 @@ async def _check_tree(txn: Reader, cube: CubeRow, edges: Sequence[tuple[Version,
     for child in list(parents):
         for edge in await txn.relations(cube.key, [child], outgoing=False, incoming=True):
             if edge.type == PARENT_OF and edge.source != parents[child]:
-                raise invalid_field("relations", "give a memory a second parent; delete the first relation before")
+                name = names.memory_name(cube.id, (await txn.names(cube.key, [child]))[child].rpartition("/")[2])
+                text = f"give {name} a second parent; delete the first relation before, also of a deleted parent"
+                raise invalid_field("relations", text)
     for start in list(parents):
         position, seen = start, {start}
         while position:
@@ -210,8 +214,8 @@ async def list_relations(mos: Mos, call: Call, request: ListRelationsRequest) ->
         revision = at_revision(cube, request.as_of_revision)
         view = call.view(cube_id)
         found: list[Relation] = []
-        position, more = after, True
-        while more and len(found) <= size:
+        position, scanned, more = after, 0, True
+        while more:
             if memory_id:
                 version = (await txn.versions(cube.key, Kind.MEMORY, [memory_id], revision)).get(memory_id)
                 if version is None or not view.sees(version):
@@ -223,13 +227,17 @@ async def list_relations(mos: Mos, call: Call, request: ListRelationsRequest) ->
             else:
                 rows = await txn.list_versions(cube.key, Kind.RELATION, position, _STEP, revision, with_content=False)
                 more = len(rows) == _STEP
+            wanted = [row for row in rows if row.state == MEMORY_STATE_ACTIVE and (not types or row.type in types)]
+            shown = {message.uid: message for message in await _messages(txn, view, cube, wanted, revision)}
             for row in rows:
-                if row.state == MEMORY_STATE_ACTIVE and (not types or row.type in types):
-                    shown = await _messages(txn, view, cube, [row], revision)
-                    if shown and len(found) == size:
-                        return ListRelationsResponse(relations=found, next_page_token=pages.token(after=position))
-                    found += shown
+                message = shown.get(row.uid)
+                if message is not None and len(found) == size:
+                    return ListRelationsResponse(relations=found, next_page_token=pages.token(after=position))
+                found += [message] if message is not None else []
                 position = row.item
+            scanned += len(rows)
+            if more and scanned >= _SCAN:
+                return ListRelationsResponse(relations=found, next_page_token=pages.token(after=position))
         return ListRelationsResponse(relations=found)
 
     return await mos.read(work)
@@ -266,11 +274,9 @@ async def traverse(mos: Mos, call: Call, request: TraverseRequest) -> TraverseRe
         for depth in range(1, depth_limit + 1):
             edges = await txn.relations(cube.key, frontier, outgoing=outgoing, incoming=incoming, revision=revision)
             explored += len(edges)
+            known = set(frontier)
             hops = [
-                (e, end)
-                for e in edges
-                if not types or e.type in types
-                for end in _next(e, frontier, outgoing, incoming)
+                (e, end) for e in edges if not types or e.type in types for end in _next(e, known, outgoing, incoming)
             ]
             versions = await txn.versions_by_uid(cube.key, {end for _, end in hops if end not in reached}, revision)
             frontier = []
@@ -291,9 +297,8 @@ async def traverse(mos: Mos, call: Call, request: TraverseRequest) -> TraverseRe
     return await mos.read(work)
 
 
-def _next(edge: Version, frontier: Sequence[str], outgoing: bool, incoming: bool) -> list[str]:
+def _next(edge: Version, known: Set[str], outgoing: bool, incoming: bool) -> list[str]:
     ends = []
-    known = set(frontier)
     if outgoing and edge.source in known:
         ends.append(edge.target)
     if incoming and edge.target in known:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from uuid_utils import uuid7
 
@@ -12,11 +15,17 @@ from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, PROVENANCE_K
 from memos_server._pb.mip.v1.options_pb2 import FORMAT_MEMORY_NAME
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Kind, Reader
-from memos_server.mem_os.context import Call
+from memos_server.mem_os.context import Call, Mos
 from memos_server.memories import rules
 from memos_server.memories.indexed_text import indexed_text
 from memos_server.memories.registry import MemoryTypes
 
+T = TypeVar("T")
+
+_INLINE = 8
+_INLINE_CHARACTERS = 2000
+"""Up to so many memories, of so many characters each, are checked on the event loop; more would hold it for longer than
+a millisecond."""
 _ENVELOPE = [field.name for field in Memory.DESCRIPTOR.fields if field.number >= 32]
 
 
@@ -34,6 +43,7 @@ class Draft:
         blobs: The digests of the blobs that it names.
         sensitivity: The Sensitivity number that was asked for, 0 for none.
         owner: The owner that was asked for; empty for the caller.
+        session: The session that it is put into; empty for none and for the one that it is in already.
     """
 
     id: str
@@ -45,9 +55,10 @@ class Draft:
     blobs: tuple[str, ...]
     sensitivity: int
     owner: str
+    session: str
 
 
-def draft(types: MemoryTypes, cube_id: str, memory: Memory, field: str) -> Draft:
+def draft(types: MemoryTypes, cube_id: str, memory: Memory, field: str, *, session: str = "") -> Draft:
     """Checks a memory and serializes its content. CPU-bound.
 
     Args:
@@ -55,6 +66,7 @@ def draft(types: MemoryTypes, cube_id: str, memory: Memory, field: str) -> Draft
         cube_id: The cube that it goes into.
         memory: The memory as it came; its content is brought into canonical form in place.
         field: Its path in the request, for errors.
+        session: The session that the memory has already, which in a fork lies in the source; it may stay.
 
     Raises:
         MipError: INVALID_ARGUMENT with the field at fault.
@@ -65,7 +77,8 @@ def draft(types: MemoryTypes, cube_id: str, memory: Memory, field: str) -> Draft
         owner_cube, id_ = names.parse_memory(memory.name, f"{field}.name")
         if owner_cube != cube_id:
             raise invalid_field(f"{field}.name", f"must lie in {names.cube_name(cube_id)}", "INVALID_NAME")
-    if memory.session and names.parse_session(memory.session, f"{field}.session")[0] != cube_id:
+    new_session = memory.session if memory.session != session else ""
+    if new_session and names.parse_session(memory.session, f"{field}.session")[0] != cube_id:
         raise invalid_field(f"{field}.session", f"must lie in {names.cube_name(cube_id)}", "INVALID_NAME")
     kind = types.for_memory(memory, field)
     kind.validate(memory, field)
@@ -80,7 +93,16 @@ def draft(types: MemoryTypes, cube_id: str, memory: Memory, field: str) -> Draft
         blobs=tuple(blob.digest for blob in kind.blobs(memory)),
         sensitivity=memory.sensitivity,
         owner=memory.owner,
+        session=new_session,
     )
+
+
+async def off_loop(mos: Mos, prepare: Callable[[], T], memories: Sequence[Memory]) -> T:
+    """Runs work on memories where it holds up no other call: on the loop only when it is a matter of microseconds."""
+    small = len(memories) <= _INLINE and all(
+        len(memory.plaintext.text) + len(memory.attributes_json) <= _INLINE_CHARACTERS for memory in memories
+    )
+    return prepare() if small else await asyncio.get_running_loop().run_in_executor(mos.cpu, prepare)
 
 
 def content_bytes(memory: Memory) -> bytes:
@@ -99,7 +121,7 @@ async def check_references(txn: Reader, cube: CubeRow, drafts: list[Draft], fiel
         MipError: SESSION_NOT_FOUND, SESSION_ENDED, BLOB_NOT_FOUND.
     """
     for number, item in enumerate(drafts):
-        session = item.message.session
+        session = item.session
         if not session:
             continue
         id_ = session.rpartition("/")[2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,11 @@ async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) 
     confirmed: dict[tuple[str, str], Hit | None] = {}
     while True:
         results = await _ask(mos, scopes, terms, where, states, depth, response)
-        ranked = fuse(results, newest_first=not terms and not _has_vectors(scopes))
+        newest_first = not terms and not _has_vectors(scopes)
+        # Tens of thousands of candidates are no work for the event loop.
+        ranked = await asyncio.get_running_loop().run_in_executor(
+            mos.cpu, partial(fuse, results, newest_first=newest_first)
+        )
         if request.mode == SEARCH_MODE_GRAPH:
             ranked = await spread(mos, ranked, where, states)
         hits = await _confirm(mos, call, filter_, ranked, top_k, confirmed, explain=request.explain)
@@ -122,7 +127,7 @@ async def _scopes(
         return found
 
     scopes = []
-    cubes = await mos.read(read)
+    cubes = await mos.read(read, brief=True)
     reached = await asyncio.gather(*(mos.keeper.caught_up(cube) for cube, _ in cubes))
     for (cube, revision), indexed in zip(cubes, reached, strict=True):
         name = names.cube_name(cube.id)
@@ -198,7 +203,8 @@ async def _ask(
     results = []
     for scope, answer in zip(scopes, answers, strict=True):
         if isinstance(answer, MipError) and answer.reason == "BACKEND_UNAVAILABLE":
-            response.unreachable.append(names.cube_name(scope.cube.id))
+            if names.cube_name(scope.cube.id) not in response.unreachable:
+                response.unreachable.append(names.cube_name(scope.cube.id))
         elif isinstance(answer, BaseException):
             raise answer
         else:
@@ -272,8 +278,8 @@ async def _confirm(
                 by_cube.setdefault(item.scope.cube.uid, []).append(item)
             for of_cube in by_cube.values():
                 scope = of_cube[0].scope
-                revision = None if scope.revision == scope.cube.revision else scope.revision
-                versions = await txn.versions_by_uid(scope.cube.key, [item.uid for item in of_cube], revision)
+                # At the searched revision, the newest one too: a commit made meanwhile is not what was searched.
+                versions = await txn.versions_by_uid(scope.cube.key, [item.uid for item in of_cube], scope.revision)
                 for item in of_cube:
                     key = (scope.cube.uid, item.uid)
                     confirmed[key] = await _verdict(txn, call, filter_, item, versions.get(item.uid))
@@ -296,9 +302,8 @@ async def _verdict(txn: Reader, call: Call, filter_: Filter, item: Ranked, versi
     scope = item.scope
     if version is None or not version.payload or not scope.view.sees(version):
         return None
-    # At the present a commit made since the index was asked may have replaced the version: then it is judged anew.
     message: Memory = memory_message(scope.cube.id, version)
-    if version.from_revision != item.from_revision and scope.revision != scope.cube.revision:
+    if version.from_revision != item.from_revision:
         return None
     await hide_names(txn, call, scope.cube, [message])
     if not filter_.mentions("state") and message.state != MEMORY_STATE_ACTIVE:

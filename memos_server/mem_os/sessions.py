@@ -25,7 +25,7 @@ from memos_server.mem_cube.changes import added, evolve, seal
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.lifecycle import commit_of
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
-from memos_server.mem_os.paging import Pages, page_size
+from memos_server.mem_os.paging import Pages, fitting, page_size
 from memos_server.mem_os.render import session_message
 from memos_server.memories import rules
 
@@ -100,9 +100,10 @@ async def list_sessions(mos: Mos, call: Call, request: ListSessionsRequest) -> L
     async def work(txn: Reader) -> ListSessionsResponse:
         cube = await existing_cube(txn, cube_id)
         rows = await txn.list_versions(cube.key, Kind.SESSION, after, size + 1)
-        token = pages.token(after=rows[size - 1].item) if len(rows) > size else ""
         sessions = [session_message(cube_id, row) for row in rows[:size]]
-        return ListSessionsResponse(sessions=sessions, next_page_token=token)
+        shown = fitting(sessions)
+        token = pages.token(after=rows[shown - 1].item) if len(rows) > shown else ""
+        return ListSessionsResponse(sessions=sessions[:shown], next_page_token=token)
 
     return await mos.read(work)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from memos_server import names
@@ -23,7 +25,14 @@ from memos_server.mem_os.embedding import embed_missing, take_supplied
 from memos_server.mem_os.memories import find, not_found
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import commit_message, etag_of, memory_message, visible_memories
-from memos_server.mem_os.sealing import Draft, check_references, content_bytes, draft, inherited_sensitivity
+from memos_server.mem_os.sealing import (
+    Draft,
+    check_references,
+    content_bytes,
+    draft,
+    inherited_sensitivity,
+    off_loop,
+)
 from memos_server.memories.indexed_text import indexed_text
 
 _PAYLOADS = ("plaintext", "activation", "parametric", "extension")
@@ -190,11 +199,12 @@ async def _prepare(mos: Mos, cube: CubeRow, seen: Version, request: UpdateMemory
     check_etag(request.memory.etag, seen, request.memory.name)
     settings = CubeContent.FromString(cube.settings.payload)
     merged = memory_message(cube.id, seen)
-    text_before = indexed_text(mos.types, merged)
+    session_before, text_before = merged.session, indexed_text(mos.types, merged)
     apply_mask(merged, request.memory, paths)
     content_before = content_bytes(memory_message(cube.id, seen))
     merged.ClearField("owner")
-    item = draft(mos.types, cube.id, merged, "memory")
+    prepare = partial(draft, mos.types, cube.id, merged, "memory", session=session_before)
+    item = await off_loop(mos, prepare, [merged])
     if "vectors" in paths:
         item.vector = take_supplied(request.memory, settings, "memory")
     elif item.text == text_before and item.payload != content_before and seen.content is not None:

@@ -41,13 +41,16 @@ class AccessChanges:
 
     def __init__(self) -> None:
         """Starts at generation 0."""
+        self.generation = 0
         self._event = asyncio.Event()
 
     def changed(self) -> None:
         """Wakes all who wait for a change."""
+        self.generation += 1
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self) -> None:
-        """Returns at the next change."""
-        await self._event.wait()
+    async def wait(self, seen: int) -> None:
+        """Returns when there was a change after a generation: one made before the wait began is not missed."""
+        while self.generation == seen:
+            await self._event.wait()

@@ -1,7 +1,7 @@
 """The job runner: durable jobs, each run by one server at a time under a lease.
 
 A job is a row of the record, written in the transaction of its cause. A server that dies leaves its lease to expire;
-the next one runs the job again, so handlers are idempotent.
+the next one runs the job again, so handlers are idempotent. A job that met what may pass waits and runs again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from memos_server.mem_cube.log import now_us
 
 _LOG = logging.getLogger(__name__)
 LEASE_S = 60
+RETRY_S = 30
+"""How long a job waits that could not be done now."""
 INLINE_S = 20.0
 """How long the call that caused a job waits for it."""
 
@@ -114,8 +116,9 @@ class JobRunner:
                 for row in await self._store.read(read):
                     if row.kind in self._handlers:
                         self._start(row.cube_id, row.id)
-            except MipError as error:
-                _LOG.warning("jobs cannot be looked for: %s", error)
+            except Exception:
+                # Whatever the record's error is, it passes; the poller must outlive it.
+                _LOG.exception("jobs cannot be looked for now")
             await asyncio.sleep(self._poll_s)
 
     async def _run(self, cube_id: str, job_id: str) -> None:
@@ -133,8 +136,14 @@ class JobRunner:
         try:
             await self._handlers[row.kind][0](row, progress)
         except MipError as error:
+            now = now_us()
+            if error.rule.retryable:
+                _LOG.warning("job %s of cubes/%s is run again in %d s: %s", job_id, cube_id, RETRY_S, error.message)
+                waits = replace(latest, state=JOB_STATE_PENDING, updated=now, lease_owner="")
+                await self._put(replace(waits, lease_until=now + RETRY_S * 1_000_000))
+                return
             ended = replace(latest, state=JOB_STATE_FAILED, error_reason=error.reason, error_message=error.message)
-            await self._put(replace(ended, updated=now_us(), lease_until=0))
+            await self._put(replace(ended, updated=now, lease_until=0))
         except Exception:
             _LOG.exception("job %s of cubes/%s failed", job_id, cube_id)
             ended = replace(

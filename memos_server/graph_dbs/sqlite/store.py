@@ -215,6 +215,8 @@ class SqliteRecordStore:
             connection = getattr(self._local, "checkpointer", None)
             if connection is None:
                 connection = self._local.checkpointer = self._connect()
+                # While it waits for readers, a checkpoint keeps writers out: it waits briefly, and is tried again.
+                connection.execute("PRAGMA busy_timeout = 50")
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
 

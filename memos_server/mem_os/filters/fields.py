@@ -252,8 +252,8 @@ def _provenance(restriction: Restriction) -> Leaf:
 
 
 def _provenance_source(restriction: Restriction) -> Leaf:
-    # Names of memories that the caller may not see are left out of what it reads, but not of the index: the index may
-    # say yes too often here, and is never asked to say no.
+    # Provenance that names memories which the caller may not see is left out of what it reads, but not of the index: it
+    # may say yes too often here and below, and is never asked to say no.
     if restriction.value.kind == "any":
         return Leaf(
             lambda subject: any(item.source for item in subject.memory.provenance),
@@ -269,13 +269,13 @@ def _provenance_source(restriction: Restriction) -> Leaf:
 def _provenance_speaker(restriction: Restriction) -> Leaf:
     wanted = restriction.value.text
     if restriction.value.kind == "any":
-        return _exact(
+        return Leaf(
             lambda subject: any(item.speaker for item in subject.memory.provenance),
             HasFacet(facets.facet("has", "speaker")),
         )
     if not wanted:
         return Leaf(lambda subject: any(not item.speaker for item in subject.memory.provenance))
-    return _exact(
+    return Leaf(
         lambda subject: any(item.speaker == wanted for item in subject.memory.provenance),
         HasFacet(facets.facet("speaker", wanted)),
     )
@@ -283,7 +283,7 @@ def _provenance_speaker(restriction: Restriction) -> Leaf:
 
 def _provenance_kind(restriction: Restriction) -> Leaf:
     number = enum_value(restriction.value, _KINDS, "PROVENANCE_KIND_")
-    return _exact(
+    return Leaf(
         lambda subject: any(item.kind == number for item in subject.memory.provenance),
         HasFacet(facets.facet("provenance", facets.KIND_NAMES[number])),
     )
