@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
 from uuid_utils import uuid7
 
@@ -97,8 +98,9 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
         (head,) = await txn.commits(source.key, revision, revision, 1, newest_first=False)
         key = await new_cube(txn, call, fork_id, uid)
         copies = await _copies(mos, txn, call, source, revision)
-        for digest, size in blobs.items():
-            await txn.put_blob(key, digest, size, now_us())
+        # A purge may have come since the bytes were copied: what no copied memory names is no blob of the fork.
+        for digest in _named(copies).intersection(blobs):
+            await txn.put_blob(key, digest, blobs[digest], now_us())
         (then,) = [version async for version in _versions(txn, source, Kind.CUBE, revision)]
         settings = CubeContent.FromString(then.payload)
         settings.display_name = request.display_name or settings.display_name
@@ -132,10 +134,30 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
         return await mutate(
             mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
         )
-    except MipError:
+    finally:
         if blobs:
-            await mos.blobs.drop_cube(uid)
-        raise
+            await asyncio.shield(asyncio.create_task(_drop_unnamed(mos, fork_id, uid, blobs)))
+
+
+def _named(versions: Sequence[NewVersion]) -> set[str]:
+    contents = [version.content for version in versions]
+    return {digest for content in contents if isinstance(content, NewContent) for digest in content.blobs}
+
+
+async def _drop_unnamed(mos: Mos, fork_id: str, uid: str, blobs: Iterable[str]) -> None:
+    """Erases copied bytes that are no blobs of the fork: all of them when it was not made, or another call made it."""
+
+    async def held(txn: Writer) -> Collection[str] | None:
+        cube = await txn.cube(fork_id)
+        return await txn.blobs(cube.key, blobs) if cube is not None and cube.uid == uid else None
+
+    # As a write, so that it runs behind the fork's own, which goes on when its caller goes away.
+    kept = await mos.store.write(held)
+    if kept is None:
+        await mos.blobs.drop_cube(uid)
+        return
+    for digest in set(blobs).difference(kept):
+        await mos.blobs.delete(uid, digest)
 
 
 async def _named_blobs(mos: Mos, txn: Reader, call: Call, source: CubeRow, revision: int) -> dict[str, int]:
