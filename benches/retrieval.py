@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,21 @@ _TIME_FORMATS = ("%I:%M %p on %d %B, %Y", "%Y/%m/%d (%a) %H:%M", "%Y-%m-%d %H:%M
 Collection = Mapping[str, Any]
 
 
+@cache
 def parse_time(text: str) -> datetime.datetime | None:
-    """Returns the time that a data set gives an item, as UTC; None for an empty text.
-
-    Raises:
-        ValueError: The text is in none of the known forms.
-    """
+    """Returns the time that a data set gives an item, as UTC; None, said on stderr, for one in no known form."""
     text = text.strip()
-    if not text:
-        return None
     for form in _TIME_FORMATS:
         try:
             return datetime.datetime.strptime(text, form).replace(tzinfo=datetime.UTC)
         except ValueError:
             continue
-    parsed = datetime.datetime.fromisoformat(text)
+    try:
+        parsed = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        if text:
+            print(f"added without its time, whose form is not known: {text!r}", file=sys.stderr)
+        return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=datetime.UTC)
 
 
