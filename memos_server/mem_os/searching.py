@@ -232,7 +232,7 @@ def fuse(results: Sequence[tuple[Scope, IndexResult]], *, newest_first: bool) ->
                 part = WEIGHTS["lexical"] * candidate.lexical / lexical_top
                 channels.append(ChannelScore(channel="lexical", score=candidate.lexical, contribution=part))
             if candidate.vector is not None:
-                # A single candidate has no spread; it then counts by its cosine.
+                # A single candidate has no spread; it then counts in full.
                 scaled = (candidate.vector - vector_floor) / spread_of if vector_top > vector_floor else 1.0
                 part = WEIGHTS["vector"] * min(max(scaled, 0.0), 1.0)
                 channels.append(ChannelScore(channel="vector", score=candidate.vector, contribution=part))
