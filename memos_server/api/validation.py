@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -69,6 +69,9 @@ def validate(message: Message) -> None:
     found: list[_Found] = []
     with contextlib.suppress(_EnoughError):
         _message_check(message.DESCRIPTOR, False)(message, found)
+    mask = getattr(message, "update_mask", None)
+    if found and mask is not None and mask.paths:
+        found = [violation for violation in found if not _unmasked(violation, mask.paths)]
     if found:
         first = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -77,6 +80,13 @@ def validate(message: Message) -> None:
             f"{first.path}: {first.fault.description}{more}",
             violations=[FieldViolation(path, fault.description) for path, fault in found[:MAX_VIOLATIONS]],
         )
+
+
+def _unmasked(violation: _Found, paths: Iterable[str]) -> bool:
+    """Returns whether a field is missing that the update leaves as it is."""
+    path = violation.path.partition(".")[2]
+    covered = any(f"{path}.".startswith(f"{masked}.") for masked in paths) or "*" in paths
+    return violation.fault is _REQUIRED and bool(path) and not covered
 
 
 def _report(found: list[_Found], path: str, fault: _Fault) -> None:

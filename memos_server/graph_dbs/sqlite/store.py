@@ -27,6 +27,8 @@ from memos_server.graph_dbs.sqlite.writer import KeyCounters, SqliteWriter
 T = TypeVar("T")
 
 _GROUP = 128
+_PROGRESS_STEPS = 100_000
+"""How often a read looks whether its caller went away, in instructions of SQLite's machine: every few milliseconds."""
 _REPAIR = "stop the server, keep a copy of the folder, and restore the file from a backup or run `memos doctor`"
 
 
@@ -121,17 +123,25 @@ class SqliteRecordStore:
         """See RecordStore."""
         if brief:
             return self._read(work)
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work)
+        cancelled = threading.Event()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._read, work, cancelled)
+        finally:
+            # Where the caller went away, SQLite ends the running statement, or the next one.
+            cancelled.set()
 
-    def _read(self, work: Callable[[Reader], Awaitable[T]]) -> T:
+    def _read(self, work: Callable[[Reader], Awaitable[T]], cancelled: threading.Event | None = None) -> T:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()
             connection.execute("PRAGMA query_only = ON")
         connection.execute("BEGIN")
+        if cancelled is not None:
+            connection.set_progress_handler(cancelled.is_set, _PROGRESS_STEPS)
         try:
             return _run(work(SqliteReader(connection)))
         finally:
+            connection.set_progress_handler(None, 0)
             connection.execute("ROLLBACK")
 
     async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:
