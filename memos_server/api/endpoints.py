@@ -144,7 +144,7 @@ class Endpoint:
         frames: AsyncIterator[Message] = self._use_case(mos, call, request)
         changed = asyncio.ensure_future(mos.access.wait(seen))
         upcoming: asyncio.Future[Message | None] | None = None
-        last_revision = 0
+        last_revision = max(getattr(request, "start_revision", 0) - 1, 0)
         try:
             while True:
                 upcoming = asyncio.ensure_future(cast("Awaitable[Message | None]", anext(frames, None)))

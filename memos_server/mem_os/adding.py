@@ -73,7 +73,7 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
         return Outcome(request.parent, cube, row.revision, response)
 
     async def respond(txn: Reader, _: str, revision: int) -> AddMemoriesResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         view = call.view(cube_id)
         changes = await txn.changes(cube.key, revision, -1, len(request.memories), with_content=True)
         seen = [change.version for change in changes if view.sees(change.version)]

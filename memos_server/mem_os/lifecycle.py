@@ -87,7 +87,7 @@ async def transition_memories(mos: Mos, call: Call, request: TransitionMemoriesR
         return Outcome(request.parent, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> TransitionMemoriesResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         return TransitionMemoriesResponse(
             memories=await _changed(txn, call, cube, revision, len(ids)),
             commit=await commit_of(txn, call, cube, revision),
@@ -130,7 +130,7 @@ async def delete_memories(mos: Mos, call: Call, request: DeleteMemoriesRequest) 
         return Outcome(request.parent, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> DeleteMemoriesResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         return DeleteMemoriesResponse(
             commit=await commit_of(txn, call, cube, revision), index_pending=mos.keeper.broken(cube.uid)
         )

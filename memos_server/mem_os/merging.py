@@ -51,7 +51,7 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
     original.CopyFrom(request)
 
     async def respond(txn: Reader, result: str, revision: int) -> MergeMemoriesResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         version = await find(txn, call, cube, names.parse_memory(result)[1], revision)
         return MergeMemoriesResponse(
             memory=(await visible_memories(txn, call, cube, [version]))[0],

@@ -53,7 +53,7 @@ async def purge_memories(mos: Mos, call: Call, request: PurgeMemoriesRequest) ->
         return Outcome(request.parent, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> PurgeMemoriesResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         uids = await _purged(txn, cube, revision)
         return PurgeMemoriesResponse(
             commit=await commit_of(txn, call, cube, revision),

@@ -99,7 +99,7 @@ async def create_relations(mos: Mos, call: Call, request: CreateRelationsRequest
         return Outcome(request.parent, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> CreateRelationsResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         rows = await txn.changes(cube.key, revision, -1, len(edges))
         return CreateRelationsResponse(
             relations=await _messages(txn, call.view(cube_id), cube, [row.version for row in rows]),
@@ -164,7 +164,7 @@ async def delete_relations(mos: Mos, call: Call, request: DeleteRelationsRequest
         return Outcome(request.parent, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> DeleteRelationsResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         return DeleteRelationsResponse(
             commit=await commit_of(txn, call, cube, revision), index_pending=mos.keeper.broken(cube.uid)
         )

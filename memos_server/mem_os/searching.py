@@ -53,6 +53,7 @@ from memos_server.vec_dbs.base import All, IndexQuery, IndexResult, Predicate, S
 WEIGHTS = {"lexical": 1.0, "vector": 0.7, "graph": 1.0}
 _DEPTH = 200
 _MAX_DEPTH = 1_000_000
+_FEW_CUBES = 4
 _ALL_STATES = frozenset({MEMORY_STATE_ACTIVE, MEMORY_STATE_MERGED, MEMORY_STATE_ARCHIVED, MEMORY_STATE_DELETED})
 
 
@@ -127,7 +128,7 @@ async def _scopes(
         return found
 
     scopes = []
-    cubes = await mos.read(read, brief=True)
+    cubes = await mos.read(read, brief=len(request.cubes) <= _FEW_CUBES)
     reached = await asyncio.gather(*(mos.keeper.caught_up(cube) for cube, _ in cubes))
     for (cube, revision), indexed in zip(cubes, reached, strict=True):
         name = names.cube_name(cube.id)

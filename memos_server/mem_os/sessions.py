@@ -67,7 +67,7 @@ async def create_session(mos: Mos, call: Call, request: CreateSessionRequest) ->
         return Outcome(names.session_name(cube_id, session_id), cube, row.revision)
 
     async def respond(txn: Reader, result: str, revision: int) -> CreateSessionResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         version = await _find(txn, cube, names.parse_session(result)[1], revision)
         return CreateSessionResponse(
             session=session_message(cube_id, version), commit=await commit_of(txn, call, cube, revision)
@@ -122,7 +122,7 @@ async def end_session(mos: Mos, call: Call, request: EndSessionRequest) -> EndSe
         return Outcome(request.name, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> EndSessionResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         version = await _find(txn, cube, session_id, revision)
         return EndSessionResponse(
             session=session_message(cube_id, version), commit=await commit_of(txn, call, cube, revision)

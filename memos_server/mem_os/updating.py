@@ -137,7 +137,7 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
         return cube, None if known is not None else await find(txn, call, cube, memory_id)
 
     async def respond(txn: Reader, _: str, revision: int) -> UpdateMemoryResponse:
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=True)
         version = await find(txn, call, cube, memory_id, revision)
         (row,) = await txn.commits(cube.key, revision, revision, 1, newest_first=False)
         return UpdateMemoryResponse(

@@ -183,6 +183,15 @@ async def test_a_replayed_update_and_transition_return_the_first_answer(mip: Mip
     assert (await mip.GetMemory(name=name)).memory.plaintext.text == "three"
 
 
+async def test_a_replay_tells_what_was_committed_also_after_the_cube_was_deleted(mip: Mip, cube: str) -> None:
+    request = {"parent": cube, "memories": [text("x")], "request_id": "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c03"}
+    first = await mip.AddMemories(**request)
+    deletion = {"parent": cube, "names": [first.memories[0].name], "request_id": "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c04"}
+    deleted = await mip.DeleteMemories(**deletion)
+    await mip.DeleteCube(name=cube)
+    assert await mip.DeleteMemories(**deletion) == deleted
+
+
 async def test_unknown_fields_and_extension_payloads_are_kept_byte_for_byte(mip: Mip, cube: str) -> None:
     memory = Memory(extension={"type": "org.example.sketch", "data": b"\x00\xff\x01", "text": "a sketch"})
     unknown = memory.SerializeToString() + b"\xf2\x01\x05later"  # field 30, not defined today

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,7 +18,7 @@ _ALL_ITEMS = re.compile(r"SEARCH i USING PRIMARY KEY \(cube=\? AND kind=\?\)$")
 
 
 @pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+def statements(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Collects every statement that any connection of a store runs, its bound values filled in."""
     seen: set[str] = set()
     connect = SqliteRecordStore._connect
@@ -30,7 +29,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
         return connection
 
     monkeypatch.setattr(SqliteRecordStore, "_connect", traced)
-    yield seen
+    return seen
 
 
 async def test_no_statement_scans_a_table(make_world: MakeWorld, statements: set[str]) -> None:
