@@ -19,7 +19,7 @@ from memos_server.mem_os.verifying import verify_cube
 
 _STEP = 500
 _INDEX_WAIT_S = 3600.0
-_RESTORE = "Restore the folder from a backup; the log names what changed."
+_RESTORE = "Restore the folder from a backup."
 
 
 class Check(NamedTuple):
@@ -64,7 +64,7 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     except SetupError as error:
         return [*checks, Check("folder", "fail", error.message, error.remedy)]
     except MipError as error:
-        return [*checks, Check("record", "fail", error.message, error.remedy)]
+        return [*checks, Check("record", "fail", error.message, _RESTORE)]
 
 
 def _answers(address: str) -> bool:
@@ -88,7 +88,7 @@ async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
         damaged = await mos.store.check()
         if damaged:
             text = "; ".join(damaged[:5])
-            checks.append(Check("record", "fail", f"the record's file is damaged: {text}", "Restore it from a backup."))
+            checks.append(Check("record", "fail", f"the record's file is damaged: {text}", _RESTORE))
             return checks
         checks.append(Check("record", "ok", "the record's file is sound"))
         call = Call("doctor", await _admin(mos))

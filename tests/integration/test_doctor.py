@@ -98,7 +98,7 @@ async def test_a_damaged_memory_is_named(make_world: MakeWorld) -> None:
     check = (await doctor(world, repair=True))["cubes/c"]
     assert check.status == "fail"
     assert check.message.startswith("content cubes/c/memories/")
-    assert check.remedy == "Restore the folder from a backup; the log names what changed."
+    assert check.remedy == "Restore the folder from a backup."
 
 
 async def test_a_record_that_is_no_database_is_named(make_world: MakeWorld) -> None:
