@@ -110,7 +110,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         mos.jobs.start()
         housekeeping = asyncio.create_task(_housekeeping(mos), name="housekeeping")
         stack.callback(housekeeping.cancel)
-        folder.write_server_info(address, credentials is not None)
+        folder.write_server_info(_on_this_machine(address), credentials is not None)
         stack.callback(folder.remove_server_info)
         await set_serving(status, True)
         yield Running(address, mos, folder)
@@ -195,6 +195,12 @@ def _listen(server: grpc.aio.Server, settings: Settings, credentials: grpc.Serve
             "End the program that uses the port, or choose another with --listen.",
         ) from error
     return f"{shown}:{bound}"
+
+
+def _on_this_machine(address: str) -> str:
+    """Returns where clients of this machine reach the server: a wildcard is no address to connect to."""
+    host, _, port = address.rpartition(":")
+    return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}"}.get(host, address)  # noqa: S104
 
 
 async def _drain(server: grpc.aio.Server, status: health_aio.HealthServicer, mos: Mos) -> None:

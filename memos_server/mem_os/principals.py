@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from uuid_utils import uuid7
 
 from memos_server import names
@@ -15,6 +16,7 @@ from memos_server._pb.mip.v1.access_pb2 import (
     AuditEvent,
     Grant,
     Principal,
+    Role,
 )
 from memos_server._pb.mip.v1.access_service_pb2 import (
     CreatePrincipalRequest,
@@ -36,7 +38,7 @@ from memos_server._pb.mip.v1.access_service_pb2 import (
     SetGrantRequest,
     SetGrantResponse,
 )
-from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_INTERNAL, SENSITIVITY_SECRET
+from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_INTERNAL, SENSITIVITY_SECRET, Sensitivity
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import OPEN, AuditRow, GrantRow, Kind, PrincipalRow, Reader, Writer
 from memos_server.mem_cube.log import now_us, timestamp
@@ -75,6 +77,11 @@ def _grant_message(row: GrantRow) -> Grant:
         max_sensitivity=row.max_sensitivity,  # type: ignore[arg-type]
         update_time=timestamp(row.updated),
     )
+
+
+def _word(enum: EnumTypeWrapper, number: int) -> str:
+    """Returns the word of an enum value, such as `reader`."""
+    return str(enum.Name(number)).partition("_")[2].lower()
 
 
 async def _existing_principal(txn: Reader, name: str) -> PrincipalRow:
@@ -264,7 +271,8 @@ async def set_grant(mos: Mos, call: Call, request: SetGrantRequest) -> SetGrantR
         if grant.resource == SERVER and grant.role != ROLE_ADMIN:
             await _keep_an_admin(txn, grant.principal)
         await txn.put_grant(grant.principal, grant.resource, grant.role, level, now_us())
-        await audit(txn, call, grant.resource, detail=f"{grant.principal} role {grant.role} up to level {level}")
+        granted = f"{_word(Role, grant.role)} up to {_word(Sensitivity, level)}"
+        await audit(txn, call, grant.resource, detail=f"{grant.principal} becomes {granted}")
         return Outcome(grant.resource)
 
     async def respond(txn: Reader, result: str, _: int) -> SetGrantResponse:

@@ -442,3 +442,23 @@ async def test_closing_twice_and_without_opening_is_harmless(tmp_path: Path) -> 
     await store.open()
     await store.close()
     await store.close()
+
+
+async def test_a_value_that_is_no_text_is_reported_as_damage(tmp_path: Path) -> None:
+    store = SqliteRecordStore(str(tmp_path))
+    await store.open()
+
+    async def make(txn: Writer) -> None:
+        await txn.put_principal("ann", "Ann", 1)
+
+    await store.write(make)
+    await store.close()
+    with sqlite3.connect(tmp_path / "record.sqlite") as db:
+        db.execute("UPDATE principals SET display_name = CAST(x'ff' AS TEXT)")
+    db.close()
+    store = SqliteRecordStore(str(tmp_path))
+    await store.open()
+    with pytest.raises(MipError) as raised:
+        await store.read(lambda txn: txn.principals(0, 10))
+    assert raised.value.reason == "DATA_CORRUPT"
+    await store.close()

@@ -140,6 +140,11 @@ class SqliteRecordStore:
             connection.set_progress_handler(cancelled.is_set, _PROGRESS_STEPS)
         try:
             return _run(work(SqliteReader(connection)))
+        except sqlite3.OperationalError as error:
+            if "decode" in str(error):
+                # A value of another type than the column's, which only a hand in the file puts there.
+                raise MipError("DATA_CORRUPT", f"the record {self._path} holds a value that is no text") from error
+            raise
         finally:
             connection.set_progress_handler(None, 0)
             connection.execute("ROLLBACK")
