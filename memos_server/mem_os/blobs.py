@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 
 from memos_server import names
@@ -20,6 +21,7 @@ from memos_server._pb.mip.v1.blob_service_pb2 import (
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Reader, Writer
 from memos_server.mem_cube.log import now_us
+from memos_server.mem_os.blob_access import known_blobs
 from memos_server.mem_os.context import Call, Mos, existing_cube
 
 
@@ -37,7 +39,7 @@ async def find_missing_blobs(mos: Mos, call: Call, request: FindMissingBlobsRequ
 
     async def read(txn: Reader) -> FindMissingBlobsResponse:
         cube = await existing_cube(txn, cube_id)
-        held = await txn.blobs(cube.key, request.digests)
+        held = await known_blobs(txn, call, cube, request.digests)
         return FindMissingBlobsResponse(digests=[digest for digest in request.digests if digest not in held])
 
     return await mos.read(read)
@@ -54,6 +56,8 @@ async def write_blob(
         raise invalid_field("header.size", f"must be at most {limit}", "FIELD_TOO_LARGE")
     offset = header.offset
     finished = False
+    # Who sends all bytes of a blob has them, also when the cube holds it already and the store looks no further.
+    running = hashlib.sha256() if not offset else None
     async for frame in frames:
         kind = frame.WhichOneof("frame")
         if kind == "data" and not finished:
@@ -63,35 +67,57 @@ async def write_blob(
                 raise MipError("DIGEST_MISMATCH", f"more bytes came than the {header.size} that the header announces")
             await mos.blobs.append(cube.uid, header.digest, offset, frame.data.data)
             offset += len(frame.data.data)
+            if running is not None:
+                running.update(frame.data.data)
         elif kind == "finish" and not finished:
             finished = True
         else:
             raise MipError("INVALID_STREAM", f"a frame {kind or 'without content'} came out of order")
     if not finished:
         raise MipError("INVALID_STREAM", "the stream ended without finish; QueryWrite tells where to go on")
+    if offset < header.size:
+        raise MipError("UPLOAD_INCOMPLETE", f"{offset} of {header.size} bytes came; QueryWrite tells where to go on")
+    proven = running is not None and f"sha256:{running.hexdigest()}" == header.digest
+    if not proven:
+        await _refuse_unproven(mos, call, cube, header, whole=running is not None)
     async with mos.blob_lock(cube.uid):
         await mos.blobs.finish(cube.uid, header.digest, header.size)
 
         async def record(txn: Writer) -> None:
             now = await existing_cube(txn, cube.id)
             await txn.put_blob(now.key, header.digest, header.size, now_us())
+            if proven:
+                await txn.put_blob_proof(now.key, header.digest, call.principal)
 
         await mos.store.write(record)
     return WriteBlobResponse(digest=header.digest, size=header.size)
 
 
+async def _refuse_unproven(mos: Mos, call: Call, cube: CubeRow, header: BlobHeader, *, whole: bool) -> None:
+    """Ends an upload that shows no possession of a blob which the cube holds already, or whose bytes are wrong. The
+    answers are those for a blob that the cube does not hold; its bytes are compared by the store."""
+    if await mos.blobs.size(cube.uid, header.digest) is None:
+        return
+
+    async def read(txn: Reader) -> bool:
+        return header.digest in await known_blobs(txn, call, cube, [header.digest])
+
+    if whole:
+        # The blob stays as it is; the store drops what came.
+        await mos.blobs.finish(cube.uid, header.digest, header.size)
+        raise MipError("DIGEST_MISMATCH", "the bytes do not have the digest that the header announces")
+    if not await mos.read(read):
+        raise MipError("UPLOAD_INCOMPLETE", "the upload is unknown; send it from the start")
+
+
 async def read_blob(mos: Mos, call: Call, request: ReadBlobRequest) -> AsyncIterator[ReadBlobResponse]:
-    """See BlobService.ReadBlob. A blob is as readable as the most readable memory that names it; one that none
-    names yet is for those who may write."""
+    """See BlobService.ReadBlob."""
     cube_id = names.parse_cube(request.parent, "parent")
-    view = call.view(cube_id)
 
     async def read(txn: Reader) -> tuple[CubeRow, int]:
         cube = await existing_cube(txn, cube_id)
-        size = (await txn.blobs(cube.key, [request.digest])).get(request.digest)
-        users = await txn.blob_users(cube.key, request.digest) if size is not None else []
-        readable = any(view.sees(version) for version in users) if users else view.rank > 1
-        if size is None or not (readable or view.full):
+        size = (await known_blobs(txn, call, cube, [request.digest])).get(request.digest)
+        if size is None:
             raise MipError("BLOB_NOT_FOUND", f"{request.parent} does not hold {request.digest}")
         return cube, size
 
@@ -114,7 +140,7 @@ async def query_write(mos: Mos, call: Call, request: QueryWriteRequest) -> Query
 
     async def read(txn: Reader) -> tuple[CubeRow, int | None]:
         cube = await existing_cube(txn, cube_id)
-        return cube, (await txn.blobs(cube.key, [request.digest])).get(request.digest)
+        return cube, (await known_blobs(txn, call, cube, [request.digest])).get(request.digest)
 
     cube, size = await mos.read(read)
     if size is not None:

@@ -83,7 +83,7 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
             then = [*sources, *([target] if target else [])]
             if [version.from_revision for version in now] != [version.from_revision for version in then]:
                 raise _ChangedMeanwhileError
-            await check_references(txn, cube, [prepared], "merged")
+            await check_references(txn, call, cube, [prepared], "merged")
             changes = await _changes(txn, call, cube, now[: len(ids)], now[len(ids) :], prepared)
             try:
                 row = await commit(txn, call, cube, changes, cause=request.cause, request_id=request.request_id)

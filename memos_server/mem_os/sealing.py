@@ -15,6 +15,7 @@ from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, PROVENANCE_K
 from memos_server._pb.mip.v1.options_pb2 import FORMAT_MEMORY_NAME
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Kind, Reader
+from memos_server.mem_os.blob_access import known_blobs
 from memos_server.mem_os.context import Call, Mos
 from memos_server.memories import rules
 from memos_server.memories.indexed_text import indexed_text
@@ -114,7 +115,9 @@ def content_bytes(memory: Memory) -> bytes:
     return content.SerializeToString(deterministic=True)
 
 
-async def check_references(txn: Reader, cube: CubeRow, drafts: list[Draft], field: str = "memories") -> None:
+async def check_references(
+    txn: Reader, call: Call, cube: CubeRow, drafts: list[Draft], field: str = "memories"
+) -> None:
     """Checks that sessions are open and blobs present.
 
     Raises:
@@ -131,7 +134,7 @@ async def check_references(txn: Reader, cube: CubeRow, drafts: list[Draft], fiel
         if version.state != MEMORY_STATE_ACTIVE:
             raise MipError("SESSION_ENDED", f"{field}[{number}].session: {session} has ended")
     digests = {digest for item in drafts for digest in item.blobs}
-    missing = sorted(digests - set(await txn.blobs(cube.key, digests))) if digests else []
+    missing = sorted(digests - set(await known_blobs(txn, call, cube, digests))) if digests else []
     if missing:
         raise MipError("BLOB_NOT_FOUND", f"{names.cube_name(cube.id)} does not hold the blob {missing[0]}")
 

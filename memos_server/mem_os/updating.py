@@ -160,7 +160,7 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
             updatable(version, name)
             if version.from_revision != seen.from_revision:
                 raise _ChangedMeanwhileError
-            await check_references(txn, cube, [prepared], "memory")
+            await check_references(txn, call, cube, [prepared], "memory")
             asked = request.memory.sensitivity if "sensitivity" in paths else version.sensitivity
             label = await inherited_sensitivity(txn, call, cube, prepared.message, asked)
             require_level(call.view(cube_id), label, cube_id, memory_id)

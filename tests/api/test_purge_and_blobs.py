@@ -165,6 +165,33 @@ async def test_a_blob_of_a_purged_memory_is_erased(world: World, mip: Mip, cube:
     assert raised.value.reason == "BLOB_NOT_FOUND"
 
 
+async def test_knowing_the_digest_of_a_hidden_blob_helps_nobody(world: World, mip: Mip, cube: str) -> None:
+    data = b"secret weights" * 100
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    await mip.upload("WriteBlob", frames(cube, data))
+    adapter = {"base_fingerprint": "m", "method": "lora", "blobs": [{"digest": digest, "size": len(data)}]}
+    await mip.AddMemories(parent=cube, memories=[Memory(parametric=adapter, sensitivity=common_pb2.SENSITIVITY_SECRET)])
+    low = await world.principal("low", (cube, 2, common_pb2.SENSITIVITY_INTERNAL))
+    assert list((await low.FindMissingBlobs(parent=cube, digests=[digest])).digests) == [digest]
+    query = await low.QueryWrite(parent=cube, digest=digest)
+    assert (query.committed_size, query.complete) == (0, False)
+    header = WriteBlobRequest(header=BlobHeader(parent=cube, digest=digest, size=len(data), offset=len(data)))
+    garbage = frames(cube, b"x" * len(data), digest=digest)
+    for attempt, reason in (
+        (low.AddMemories(parent=cube, memories=[Memory(parametric=adapter)]), "BLOB_NOT_FOUND"),
+        (anext(low.ReadBlob(parent=cube, digest=digest)), "BLOB_NOT_FOUND"),
+        (low.upload("WriteBlob", garbage), "DIGEST_MISMATCH"),
+        (low.upload("WriteBlob", [header, WriteBlobRequest(finish=True)]), "UPLOAD_INCOMPLETE"),
+        (low.AddMemories(parent=cube, memories=[Memory(parametric=adapter)]), "BLOB_NOT_FOUND"),
+    ):
+        with pytest.raises(RpcError) as raised:
+            await attempt
+        assert raised.value.reason == reason
+    # Who has the bytes shows it by sending them, and may then name them.
+    await low.upload("WriteBlob", frames(cube, data))
+    await low.AddMemories(parent=cube, memories=[Memory(parametric=adapter)])
+
+
 async def test_a_fork_holds_the_blobs_that_its_memories_name(mip: Mip, cube: str) -> None:
     data = b"weights" * 1000
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

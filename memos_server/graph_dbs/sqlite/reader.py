@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 from uuid import UUID
 
@@ -273,6 +273,15 @@ class SqliteReader(AccessReader):
             (cube, json.dumps(list(digests))),
         )
         return dict(rows.fetchall())
+
+    async def blobs_proven(self, cube: int, digests: Iterable[str], principal: str) -> Set[str]:
+        """See Reader."""
+        rows = self._db.execute(
+            """SELECT p.digest FROM json_each(?) wanted CROSS JOIN blob_proofs p
+            ON p.cube = ? AND p.digest = wanted.value AND p.principal = ?""",
+            (json.dumps(list(digests)), cube, principal),
+        )
+        return {digest for (digest,) in rows}
 
     async def doomed_blobs(self, cube: int) -> Sequence[str]:
         """See Reader."""

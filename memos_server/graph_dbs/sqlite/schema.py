@@ -47,6 +47,9 @@ MIGRATIONS = [
     CREATE TABLE blobs (
       cube INTEGER NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL, time INTEGER NOT NULL,
       doomed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (cube, digest)) WITHOUT ROWID;
+    CREATE TABLE blob_proofs (
+      cube INTEGER NOT NULL, digest TEXT NOT NULL, principal TEXT NOT NULL,
+      PRIMARY KEY (cube, digest, principal)) WITHOUT ROWID;
     CREATE TABLE content_blobs (
       cube INTEGER NOT NULL, digest TEXT NOT NULL, content INTEGER NOT NULL,
       PRIMARY KEY (cube, digest, content)) WITHOUT ROWID;

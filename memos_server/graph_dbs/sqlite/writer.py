@@ -311,7 +311,13 @@ class SqliteWriter(SqliteReader):
 
     async def delete_blob(self, cube: int, digest: str) -> None:
         """See Writer."""
-        self._db.execute("DELETE FROM blobs WHERE cube = ? AND digest = ? AND doomed", (cube, digest))
+        cursor = self._db.execute("DELETE FROM blobs WHERE cube = ? AND digest = ? AND doomed", (cube, digest))
+        if cursor.rowcount:
+            self._db.execute("DELETE FROM blob_proofs WHERE cube = ? AND digest = ?", (cube, digest))
+
+    async def put_blob_proof(self, cube: int, digest: str, principal: str) -> None:
+        """See Writer."""
+        self._db.execute("INSERT OR IGNORE INTO blob_proofs VALUES (?,?,?)", (cube, digest, principal))
 
     async def doom_blob(self, cube: int, digest: str) -> None:
         """See Writer."""
