@@ -50,6 +50,7 @@ async def rollback_cube(mos: Mos, call: Call, request: RollbackCubeRequest) -> R
         plan = plan_rollback(changed, await txn.names(cube.key, ends))
         cause = request.cause or f"rollback to revision {request.to_revision}"
         row = await commit(txn, call, cube, plan.versions, cause=cause, request_id=request.request_id)
+        await audit(txn, call, request.name, detail=f"to revision {request.to_revision}", revision=row.revision)
         return Outcome(request.name, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> RollbackCubeResponse:

@@ -260,13 +260,15 @@ async def test_the_audit_trail_tells_who_did_what_and_samples_refused_calls(worl
     for _ in range(50):
         with pytest.raises(RpcError):
             await nobody.ListCubes()
+    await admin.RollbackCube(name=cube, to_revision=1)
     events = (await admin.ListAuditEvents(resource="server")).events
     did = [(event.principal, event.method.rpartition("/")[2], event.resource) for event in events]
     assert ("principals/local-admin", "SetGrant", cube) in did
     assert ("principals/local-admin", "IssueToken", "principals/ann") in did
     assert [event.outcome for event in events].count("UNAUTHENTICATED") == 1
     of_cube = (await admin.ListAuditEvents(resource=cube)).events
-    assert [event.method.rpartition("/")[2] for event in of_cube] == ["SetGrant", "CreateCube"]
+    assert [event.method.rpartition("/")[2] for event in of_cube] == ["RollbackCube", "SetGrant", "CreateCube"]
+    assert of_cube[0].revision == 2
 
 
 async def test_a_lost_grant_ends_an_open_stream(world: World, cube: str) -> None:
