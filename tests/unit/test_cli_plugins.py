@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,38 @@ def test_a_demo_without_text_says_what_to_do(
     monkeypatch.chdir(tmp_path)
     assert run_with(monkeypatch, [], "demo") == 2
     assert "remedy: Name text files to remember." in capsys.readouterr().err
+
+
+def test_the_folder_of_a_server_may_be_named_before_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    monkeypatch.delenv("MEMOS_DATA", raising=False)
+    monkeypatch.setattr(
+        sys, "argv", ["memos", "--data", str(tmp_path / "mine"), "--json", "tls", "init", "--name", "localhost"]
+    )
+    assert main.run() == 0
+    files = json.loads(capsys.readouterr().out)
+    assert {str(Path(path).parent) for path in files.values()} == {str(tmp_path / "mine" / "tls")}
+
+
+def test_without_the_extra_of_the_server_its_commands_say_what_to_install(tmp_path: Path) -> None:
+    # The package is installed, what it needs is not: a finder hides it.
+    code = (
+        "import importlib.util, sys; there = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'numpy' else there(name, *rest)\n"
+        "from memos_sdk.cli.main import run; sys.argv = ['memos', 'serve']; sys.exit(run())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "SERVER_NOT_INSTALLED: `memos serve` comes with the server, which is not installed" in done.stderr
+    assert 'remedy: pip install "memos-mip[server]"' in done.stderr
+
+
+def test_a_command_of_the_client_loads_nothing_of_the_server(tmp_path: Path) -> None:
+    code = (
+        "import sys; from memos_sdk.cli.main import build; build()\n"
+        "print(sorted({'numpy', 'pydantic_settings', 'lark', 'jwt', 'memos_server.main'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout == "[]\n"
