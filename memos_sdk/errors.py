@@ -105,6 +105,9 @@ class MipError(Exception):
         self.retry_after = retry_after
         self.method = method
         super().__init__(message)
+        if self.remedy:
+            # A traceback ends with it, where nobody catches the error.
+            self.add_note(f"remedy: {self.remedy}")
 
     def __str__(self) -> str:
         """Reason and message in one line."""

@@ -234,7 +234,8 @@ def clean(text: str) -> str:
 
 def cell(value: Any) -> Text:
     """Returns a cell of a table: one line."""
-    return Text(clean(" ".join(str(value).split()) if isinstance(value, str) else str(value)))
+    text = clean(" ".join(value.split()) if isinstance(value, str) else str(value))
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def make_table(columns: list[str]) -> Table:
@@ -243,7 +244,8 @@ def make_table(columns: list[str]) -> Table:
     for column in columns:
         name = column.lstrip(">~")
         if column.startswith("~"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
+            # Only columns that may wrap give way where the window is narrow; the cells themselves never wrap.
+            table.add_column(name, no_wrap=False, overflow="ellipsis")
         else:
             table.add_column(name, no_wrap=True, justify="right" if column.startswith(">") else "left")
     return table

@@ -70,7 +70,7 @@ def list_cubes(
 ) -> None:
     """List the cubes that you may read."""
     cubes = (cube.info for cube in cli.client.cubes.list(show_deleted=deleted))
-    columns = ["CUBE", "NAME", ">REVISION", "STATE", "MODEL", "CHANGED"]
+    columns = ["CUBE", "~NAME", ">REVISION", "STATE", "MODEL", "CHANGED"]
     cli.rows(
         cubes,
         columns,

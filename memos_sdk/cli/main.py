@@ -7,10 +7,12 @@ does not permit it, or somebody was faster; 6 the server cannot be reached or ha
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 if TYPE_CHECKING:
     import typer
@@ -57,6 +59,7 @@ def build() -> typer.Typer:
     """Returns the whole command line."""
     import typer
 
+    from memos_sdk._version import __version__
     from memos_sdk.cli import access, commands, cubes, demo, graph, jobs, memories, sessions
     from memos_sdk.cli.context import Options, common_annotations, common_parameters
 
@@ -68,14 +71,21 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
-    def root(ctx: typer.Context, **values: object) -> None:
+    def show_version(wanted: bool) -> None:
+        if wanted:
+            typer.echo(f"memos {__version__}")
+            raise typer.Exit
+
+    def root(ctx: typer.Context, version: bool = False, **values: object) -> None:
         ctx.obj = Options(**values)  # type: ignore[arg-type]
 
-    import inspect
-
+    version = Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ]
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    root.__signature__ = inspect.Signature([context, *common_parameters()])  # type: ignore[attr-defined]
-    root.__annotations__ = {"ctx": typer.Context, **common_annotations(), "return": None}
+    asked = inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=version)
+    root.__signature__ = inspect.Signature([context, asked, *common_parameters()])  # type: ignore[attr-defined]
+    root.__annotations__ = {"ctx": typer.Context, "version": version, **common_annotations(), "return": None}
     app.callback()(root)
     for part in (memories, cubes, graph, sessions, access, jobs, demo):
         part.register(app)
@@ -103,13 +113,15 @@ _STATUS = {
 def report(error: MipError) -> int:
     """Prints an error to the error stream and returns its exit status."""
     from memos_sdk.cli.context import clean, current
+    from memos_sdk.cli.remedies import remedy_of
 
+    remedy = remedy_of(error)
     if current.json_output:
         shown = {
             "code": error.code,
             "reason": error.reason,
             "message": error.message,
-            "remedy": error.remedy,
+            "remedy": remedy,
             "metadata": error.metadata,
             "violations": [violation._asdict() for violation in error.violations],
         }
@@ -117,10 +129,11 @@ def report(error: MipError) -> int:
     else:
         print(f"error: {clean(str(error))}", file=sys.stderr)
         for key, value in sorted(error.metadata.items()):
-            if key != "detail":
+            # What the message says already is not said again.
+            if key != "detail" and not re.search(rf"(?<!\w){re.escape(value)}(?!\w)", error.message):
                 print(f"  {clean(key)}: {clean(value)}", file=sys.stderr)
-        if error.remedy:
-            print(f"remedy: {clean(error.remedy)}", file=sys.stderr)
+        if remedy:
+            print(f"remedy: {clean(remedy)}", file=sys.stderr)
     return _STATUS.get(error.code, 1)
 
 

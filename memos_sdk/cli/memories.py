@@ -118,7 +118,7 @@ def search(
     cube: CubeArgument,
     query: Annotated[str | None, typer.Argument(help="What to look for; without it the newest memories.")] = None,
     also: Annotated[list[str] | None, typer.Option("--also", metavar="CUBE", help="Search this cube too.")] = None,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", help="The most hits.", min=1, max=1000)] = 10,
+    top_k: Annotated[int, typer.Option("--top-k", "--limit", "-k", "-n", help="The most hits.", min=1, max=1000)] = 10,
     mode: Annotated[str, typer.Option("--mode", help="hybrid, vector, lexical or graph.")] = "hybrid",
     filter: FilterOption = "",
     as_of: AsOfOption = None,

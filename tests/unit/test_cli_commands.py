@@ -156,7 +156,7 @@ def test_an_error_with_json_is_json_on_the_error_stream(memos: Memos) -> None:
         "code": "NOT_FOUND",
         "reason": "MEMORY_NOT_FOUND",
         "message": "there is no memory cubes/notes/memories/none",
-        "remedy": "Check the name with ListMemories; show_deleted includes deleted ones.",
+        "remedy": "See `memos list CUBE`; --deleted includes deleted ones.",
         "metadata": {},
         "violations": [],
     }
