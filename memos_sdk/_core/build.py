@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 from collections.abc import Iterable, Mapping
@@ -186,11 +187,23 @@ def provenance_of(value: Any) -> list[mip.Provenance]:
     try:
         return [entry if isinstance(entry, mip.Provenance) else _provenance_entry(entry) for entry in entries]
     except TypeError as error:
-        raise UsageError(f"the provenance does not fit: {error}", reason="INVALID_FIELD") from None
+        raise UsageError(
+            f"the provenance does not fit: {error}",
+            reason="INVALID_FIELD",
+            remedy='Pass mappings such as {"source": "notes.md", "line_start": 3}, or messages.',
+        ) from None
 
 
 def _provenance_entry(entry: Mapping[str, Any]) -> mip.Provenance:
     fields = dict(entry)
+    known = [field.name for field in dataclasses.fields(mip.Provenance) if not field.name.startswith("_")]
+    unknown = sorted(set(fields).difference(known))
+    if unknown:
+        raise UsageError(
+            f"a provenance has no field {unknown[0]!r}",
+            reason="INVALID_FIELD",
+            remedy=f"The fields are: {', '.join(known)}.",
+        )
     if isinstance(fields.get("kind"), str):
         fields["kind"] = enum_of(mip.ProvenanceKind, fields["kind"], "kind of provenance")
     return mip.Provenance(**fields)

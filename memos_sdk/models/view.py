@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any, ClassVar, Generic, TypeVar
 
 import betterproto2
@@ -40,5 +41,10 @@ class View(Generic[MessageT]):
 
     def __repr__(self) -> str:
         """Shows the fields that matter most."""
-        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+        shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in self._shown)
         return f"<{type(self).__name__} {shown}>"
+
+
+def _shown(value: object) -> str:
+    """Returns what `repr` says, and of a member of an enumeration its name alone."""
+    return str(value.name) if isinstance(value, enum.Enum) else repr(value)

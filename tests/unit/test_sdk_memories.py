@@ -371,3 +371,18 @@ def test_names_are_completed_and_foreign_shapes_refused(fake: FakeMip, cube: Cub
     for wrong in ("", "a/b/c", "memories/", "cubes/notes"):
         with pytest.raises(UsageError):
             cube.get(wrong)
+
+
+def test_a_field_that_a_provenance_does_not_have_is_named(cube: Cube) -> None:
+    with pytest.raises(UsageError) as caught:
+        cube.add("Ada drinks tea.", provenance={"speeker": "Grace"})
+    assert caught.value.message == "a provenance has no field 'speeker'"
+    assert caught.value.remedy == (
+        "The fields are: kind, source, speaker, time, line_start, line_end, revision, digest."
+    )
+
+
+def test_a_model_is_shown_with_the_names_of_its_states() -> None:
+    message = mip.Memory(name="cubes/notes/memories/m1", state=mip.MemoryState.ACTIVE, revision=2)
+    message.plaintext = mip.Plaintext(text="Tea.")
+    assert repr(Memory(message)) == "<Memory name='cubes/notes/memories/m1', text='Tea.', state=ACTIVE, revision=2>"
