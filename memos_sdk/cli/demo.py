@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import shutil
 import signal
 import sysconfig
@@ -58,7 +59,7 @@ def demo(
             for notice in found.notices:
                 show.line(f"notice: {notice}")
             _tour(show, mip, texts, query or (_QUERY if not files else _query_of(texts)))
-        show.step("What it took", "")
+        show.step("What it took", "server, command line and embedder, all in this environment")
         size, packages = _install_size()
         show.fact("install_bytes", size)
         show.line(f"installed: {size / 1e6:.0f} MB in site-packages, {packages} distributions")
@@ -116,7 +117,7 @@ def _tour(show: _Show, mip: Client, texts: list[Path], query: str) -> None:
     show.fact("memories", summary.added)
     show.fact("add_seconds", round(seconds, 2))
     show.line(
-        f"{summary.added} memories in {seconds:.1f} s, {len(summary.commits)} commits, each durable when it returned"
+        f"{summary.added} memories in {seconds:.1f} s, commits: {len(summary.commits)}, each durable when it returned"
     )
 
     show.step("Search", f'memos search demo "{query}" --explain')
@@ -183,17 +184,27 @@ def _search(show: _Show, cube: Cube, query: str) -> Memory:
     return found[0].memory
 
 
+def _program() -> str:
+    """Returns how the reader's shell calls this program: by its name only where that finds this very one."""
+    script = Path(sysconfig.get_path("scripts")) / "memos"
+    found = shutil.which("memos")
+    if not script.exists() or (found and Path(found).resolve() == script.resolve()):
+        return "memos"
+    return shlex.quote(_shown(script))
+
+
 def _go_on(show: _Show, kept: EmbeddedServer | None) -> None:
+    memos = _program()
     show.step("Go on", "the same with any gRPC client; reflection is on")
     if kept is None:
         address, flags = "127.0.0.1:7600", ""
-        show.command("memos serve &")
+        show.command(f"{memos} serve &")
     else:
         address, flags = kept.address, f" --data {kept.data}"
         show.fact("address", address)
         show.fact("pid", kept.process.pid)
         show.line(f"the server goes on at {address} with pid {kept.process.pid}; end it with: kill {kept.process.pid}")
-    call = f'grpcurl -plaintext -H "authorization: Bearer $(memos token show{flags})"'
+    call = f'grpcurl -plaintext -H "authorization: Bearer $({memos} token show{flags})"'
     show.command(f"{call} {address} list")
     show.command(f'{call} -d \'{{"cube_id": "notes"}}\' {address} mip.v1.CubeService/CreateCube')
     memory = '{"parent": "cubes/notes", "memories": [{"plaintext": {"text": "Ada prefers tea."}}]}'
