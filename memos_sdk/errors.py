@@ -268,11 +268,13 @@ _TLS_FAILURES = ("ssl", "tls", "handshake", "certificate")
 _CONNECT_REMEDY = (
     "Start a server with `memos serve`, or name the address with --target, Client(target) or MEMOS_TARGET."
 )
-_TLS_REMEDY = "Check that the server speaks TLS, and name its CA with TLS(ca=…), --tls-ca or MEMOS_TLS_CA."
+_TLS_REMEDY = "Check that a server runs there and speaks TLS, and name its CA with TLS(ca=…), --tls-ca or MEMOS_TLS_CA."
 _RESOLVE_REMEDY = "Check the host name of the address."
 
 
-def error_from_status(code: str, message: str, trailer: bytes | None, *, method: str, target: str) -> MipError:
+def error_from_status(
+    code: str, message: str, trailer: bytes | None, *, method: str, target: str, tls: bool = False
+) -> MipError:
     """Makes the error that a gRPC status stands for.
 
     Args:
@@ -281,11 +283,12 @@ def error_from_status(code: str, message: str, trailer: bytes | None, *, method:
         trailer: The bytes of `grpc-status-details-bin`; None when absent.
         method: The path of the RPC.
         target: The address that was called.
+        tls: Whether TLS was spoken.
     """
     details = parse_details(trailer) if trailer else Details()
     lowered = message.lower()
     if code == "UNAVAILABLE" and not details.reason and any(text in lowered for text in _CONNECT_FAILURES):
-        return _connect_error(target, message, lowered, method)
+        return _connect_error(target, message, lowered, method, tls=tls)
     metadata = dict(details.metadata)
     # A server may say the remedy itself, in the message too for clients that show nothing else.
     remedy = metadata.pop("remedy", "")
@@ -302,11 +305,12 @@ def error_from_status(code: str, message: str, trailer: bytes | None, *, method:
     )
 
 
-def _connect_error(target: str, message: str, lowered: str, method: str) -> ConnectError:
-    if any(word in lowered for word in _TLS_FAILURES):
-        remedy = _TLS_REMEDY
-    elif "resolution" in lowered or "domain name" in lowered:
+def _connect_error(target: str, message: str, lowered: str, method: str, *, tls: bool) -> ConnectError:
+    if "resolution" in lowered or "domain name" in lowered:
         remedy = _RESOLVE_REMEDY
+    elif tls or any(word in lowered for word in _TLS_FAILURES):
+        # Of several addresses gRPC names the failure of one: a refused ::1 may hide a failed handshake on 127.0.0.1.
+        remedy = _TLS_REMEDY
     else:
         remedy = _CONNECT_REMEDY
     error = ConnectError(f"no server answers at {target}", reason="CONNECT_FAILED", remedy=remedy, method=method)

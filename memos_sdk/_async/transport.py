@@ -49,7 +49,7 @@ class AsyncTransport:
         try:
             data: bytes = await call(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
         except grpc.aio.AioRpcError as error:
-            raise to_error(error, method.path, self._endpoint.target) from error
+            raise to_error(error, method.path, self._endpoint) from error
         return data
 
     async def server_stream(
@@ -61,7 +61,7 @@ class AsyncTransport:
             async for data in call:
                 yield data
         except grpc.aio.AioRpcError as error:
-            raise to_error(error, method.path, self._endpoint.target) from error
+            raise to_error(error, method.path, self._endpoint) from error
         finally:
             call.cancel()
 
@@ -71,7 +71,7 @@ class AsyncTransport:
         try:
             data: bytes = await call(_aiter(frames), timeout=timeout, metadata=call_metadata(self._endpoint))
         except grpc.aio.AioRpcError as error:
-            raise to_error(error, method.path, self._endpoint.target) from error
+            raise to_error(error, method.path, self._endpoint) from error
         return data
 
     async def close(self) -> None:

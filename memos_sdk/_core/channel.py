@@ -47,11 +47,12 @@ def call_metadata(endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {endpoint.token}"),) if endpoint.token else ()
 
 
-def to_error(error: Any, path: str, target: str) -> MipError:
+def to_error(error: Any, path: str, endpoint: Endpoint) -> MipError:
     """Makes the SDK's error of a grpc.RpcError of either kind of channel."""
     code: grpc.StatusCode = error.code()
     trailer = None
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_TRAILER and isinstance(value, bytes):
             trailer = value
-    return error_from_status(code.name, error.details() or "", trailer, method=path, target=target)
+    tls = endpoint.tls is not None
+    return error_from_status(code.name, error.details() or "", trailer, method=path, target=endpoint.target, tls=tls)

@@ -45,7 +45,7 @@ class Transport:
         try:
             data: bytes = call(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
         except grpc.RpcError as error:
-            raise to_error(error, method.path, self._endpoint.target) from error
+            raise to_error(error, method.path, self._endpoint) from error
         return data
 
     def server_stream(self, method: Method[Any, Any], payload: bytes, timeout: float | None) -> Iterator[bytes]:
@@ -54,7 +54,7 @@ class Transport:
         try:
             yield from call
         except grpc.RpcError as error:
-            raise to_error(error, method.path, self._endpoint.target) from error
+            raise to_error(error, method.path, self._endpoint) from error
         finally:
             call.cancel()
 
@@ -64,7 +64,7 @@ class Transport:
         try:
             data: bytes = call(frames, timeout=timeout, metadata=call_metadata(self._endpoint))
         except grpc.RpcError as error:
-            raise to_error(error, method.path, self._endpoint.target) from error
+            raise to_error(error, method.path, self._endpoint) from error
         return data
 
     def close(self) -> None:

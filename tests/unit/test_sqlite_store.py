@@ -18,8 +18,8 @@ from memos_server.graph_dbs.sqlite.schema import MIGRATIONS, migrate
 from tests.ports.records import PURGED, append, change, commit, create, following, memory
 
 TABLES = {
-    "audit_events", "blobs", "commits", "content_blobs", "contents", "cubes", "grants", "items", "jobs", "principals",
-    "requests", "revoked_tokens", "vectors", "versions",
+    "audit_events", "blob_proofs", "blobs", "commits", "content_blobs", "contents", "cubes", "grants", "items",
+    "jobs", "principals", "requests", "revoked_tokens", "vectors", "versions",
 }  # fmt: skip
 
 
