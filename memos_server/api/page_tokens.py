@@ -91,7 +91,8 @@ class PageTokens:
             raw = base64.b64decode(token.encode("ascii") + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (UnicodeEncodeError, binascii.Error) as error:
             raise _refused() from error
-        if len(raw) <= _NONCE_BYTES:
+        # The last character of base64 may hold bits that no byte takes; one token has one text.
+        if len(raw) <= _NONCE_BYTES or base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != token:
             raise _refused()
         nonce, sealed = raw[:_NONCE_BYTES], raw[_NONCE_BYTES:]
         try:

@@ -90,7 +90,7 @@ async def test_a_page_token_goes_with_its_arguments_only(mip: Mip, cube: str, wo
     token = (await mip.ListMemories(parent=cube, page_size=1)).next_page_token
     for wrong in (
         {"parent": cube, "filter": 'tags:"x"', "page_token": token},
-        {"parent": cube, "page_token": token[:-2] + "AA"},
+        {"parent": cube, "page_token": token[:-1] + ("A" if token[-1] != "A" else "B")},
         {"parent": cube, "page_token": "x"},
     ):
         with pytest.raises(RpcError) as raised:

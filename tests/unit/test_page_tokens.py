@@ -68,6 +68,14 @@ def test_no_bit_of_a_token_can_be_changed() -> None:
         refused(base64.urlsafe_b64encode(changed).rstrip(b"=").decode())
 
 
+def test_no_character_of_a_token_can_be_changed_not_even_bits_that_no_byte_takes() -> None:
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for cursor in ({"after": 1}, {"after": 10}, {"after": 100}):
+        token = PageTokens(KEY).encode(ANA, METHOD, arguments(), cursor)
+        for other in alphabet.replace(token[-1], ""):
+            refused(token[:-1] + other)
+
+
 @pytest.mark.parametrize("token", ["", "x", "====", "é", "A" * 5000, "a b", "AAAA" * 20, "\x00"])
 def test_what_is_no_token_is_refused(token: str) -> None:
     refused(token)
