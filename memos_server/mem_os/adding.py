@@ -14,7 +14,7 @@ from memos_server.mem_os.access import require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_supplied
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
-from memos_server.mem_os.render import commit_message, memory_message, visible_memories
+from memos_server.mem_os.render import commit_of, memory_message, visible_memories
 from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity, off_loop
 
 
@@ -77,9 +77,8 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
         view = call.view(cube_id)
         changes = await txn.changes(cube.key, revision, -1, len(request.memories), with_content=True)
         seen = [change.version for change in changes if view.sees(change.version)]
-        (row,) = await txn.commits(cube.key, revision, revision, 1, newest_first=False)
         return AddMemoriesResponse(
-            memories=await visible_memories(txn, call, cube, seen), commit=await commit_message(txn, call, cube, row)
+            memories=await visible_memories(txn, call, cube, seen), commit=await commit_of(txn, call, cube, revision)
         )
 
     response = await mutate(

@@ -33,10 +33,9 @@ from memos_server.mem_cube.log import append_commit, now_us
 from memos_server.mem_os.access import is_server_admin
 from memos_server.mem_os.context import Call, Mos, existing_cube, in_use
 from memos_server.mem_os.embedding import NO_MODEL
-from memos_server.mem_os.lifecycle import commit_of
 from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate
 from memos_server.mem_os.paging import Pages, fitting, page_size
-from memos_server.mem_os.render import cube_message
+from memos_server.mem_os.render import commit_of, cube_message
 from memos_server.mem_os.updating import check_etag
 from memos_server.memories import rules
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from memos_server import names
 from memos_server._pb.mip.v1 import commit_pb2
-from memos_server._pb.mip.v1.commit_pb2 import Commit
 from memos_server._pb.mip.v1.memory_pb2 import (
     MEMORY_STATE_ACTIVE,
     MEMORY_STATE_ARCHIVED,
@@ -26,7 +25,7 @@ from memos_server.mem_cube.changes import evolve
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.memories import ids_in, not_found
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
-from memos_server.mem_os.render import commit_message, visible_memories
+from memos_server.mem_os.render import commit_of, visible_memories
 from memos_server.mem_os.updating import check_etag
 from memos_server.memories import states
 
@@ -60,12 +59,6 @@ def require_transition(cube_id: str, version: Version, state: int) -> None:
             f"{name} is {states.name(version.state)} and cannot become {states.name(state)}",
             metadata={"state": states.name(version.state)},
         )
-
-
-async def commit_of(txn: Reader, call: Call, cube: CubeRow, revision: int) -> Commit:
-    """Returns a commit's message."""
-    (row,) = await txn.commits(cube.key, revision, revision, 1, newest_first=False)
-    return await commit_message(txn, call, cube, row)
 
 
 async def transition_memories(mos: Mos, call: Call, request: TransitionMemoriesRequest) -> TransitionMemoriesResponse:

@@ -28,10 +28,10 @@ from memos_server.mem_cube.changes import added, evolve, seal
 from memos_server.mem_os.access import WRITER, denied, require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_supplied
-from memos_server.mem_os.lifecycle import commit_of, require_transition, seen_versions
+from memos_server.mem_os.lifecycle import require_transition, seen_versions
 from memos_server.mem_os.memories import find, ids_in
-from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
-from memos_server.mem_os.render import memory_message, visible_memories
+from memos_server.mem_os.mutation import ChangedMeanwhileError, Outcome, commit, locked_cube, mutate, replayed
+from memos_server.mem_os.render import commit_of, memory_message, visible_memories
 from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity
 from memos_server.mem_os.updating import updatable
 from memos_server.memories import states
@@ -82,7 +82,7 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
             now = await seen_versions(txn, call, cube, [*ids, *([target_id] if target_id else [])])
             then = [*sources, *([target] if target else [])]
             if [version.from_revision for version in now] != [version.from_revision for version in then]:
-                raise _ChangedMeanwhileError
+                raise ChangedMeanwhileError
             await check_references(txn, call, cube, [prepared], "merged")
             changes = await _changes(txn, call, cube, now[: len(ids)], now[len(ids) :], prepared)
             try:
@@ -102,12 +102,8 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
                 work=work,
                 respond=respond,
             )
-        except _ChangedMeanwhileError:
+        except ChangedMeanwhileError:
             continue
-
-
-class _ChangedMeanwhileError(Exception):
-    """Another commit changed one of the memories between reading and writing."""
 
 
 def _target(cube_id: str, ids: list[str], request: MergeMemoriesRequest) -> str:

@@ -43,6 +43,10 @@ class Outcome(Generic[R]):
     response: R | None = None
 
 
+class ChangedMeanwhileError(Exception):
+    """Another commit changed what a use case had read before its transaction; it prepares its change again."""
+
+
 Work = Callable[[Writer], Awaitable[Outcome[R]]]
 Respond = Callable[[Reader, str, int], Awaitable[R]]
 

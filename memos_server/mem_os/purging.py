@@ -19,10 +19,10 @@ from memos_server.mem_cube.rollback import relation_ends
 from memos_server.mem_os import filters
 from memos_server.mem_os.access import permits
 from memos_server.mem_os.context import Call, Mos, existing_cube
-from memos_server.mem_os.lifecycle import commit_of, seen_versions
+from memos_server.mem_os.lifecycle import seen_versions
 from memos_server.mem_os.memories import ids_in
 from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate
-from memos_server.mem_os.render import cube_message
+from memos_server.mem_os.render import commit_of, cube_message
 from memos_server.vec_dbs.base import Some
 
 _STEP = 1000

@@ -29,11 +29,11 @@ from memos_server.graph_dbs.base import CubeRow, Kind, NewVersion, Reader, Versi
 from memos_server.mem_cube.changes import evolve, related
 from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
-from memos_server.mem_os.lifecycle import commit_of, seen_versions
+from memos_server.mem_os.lifecycle import seen_versions
 from memos_server.mem_os.memories import ids_in, not_found, state_of
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
 from memos_server.mem_os.paging import RESPONSE_BYTES, Pages, page_size
-from memos_server.mem_os.render import relation_message, visible_memories
+from memos_server.mem_os.render import commit_of, relation_message, visible_memories
 from memos_server.mem_os.updating import updatable
 
 PARENT_OF = "PARENT_OF"

@@ -215,3 +215,9 @@ async def commit_message(txn: Reader, call: Call, cube: CubeRow, row: CommitRow)
             message.change_count = count
             message.cause = ""
     return message
+
+
+async def commit_of(txn: Reader, call: Call, cube: CubeRow, revision: int) -> Commit:
+    """Returns the Commit of a revision that the cube has."""
+    (row,) = await txn.commits(cube.key, revision, revision, 1, newest_first=False)
+    return await commit_message(txn, call, cube, row)

@@ -29,9 +29,8 @@ from memos_server.mem_cube.rollback import plan_rollback
 from memos_server.mem_os.access import denied, permits
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.cubes import new_cube, settings_version
-from memos_server.mem_os.lifecycle import commit_of
 from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate, replayed
-from memos_server.mem_os.render import cube_message
+from memos_server.mem_os.render import commit_of, cube_message
 
 _STEP = 1000
 _NAMED = 1000

@@ -23,10 +23,9 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, Kind, Reader, Version, Writer
 from memos_server.mem_cube.changes import added, evolve, seal
 from memos_server.mem_os.context import Call, Mos, existing_cube
-from memos_server.mem_os.lifecycle import commit_of
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
 from memos_server.mem_os.paging import Pages, fitting, page_size
-from memos_server.mem_os.render import session_message
+from memos_server.mem_os.render import commit_of, session_message
 from memos_server.memories import rules
 
 

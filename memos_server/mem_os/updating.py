@@ -23,8 +23,8 @@ from memos_server.mem_os.access import require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_supplied
 from memos_server.mem_os.memories import find, not_found
-from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
-from memos_server.mem_os.render import commit_message, etag_of, memory_message, visible_memories
+from memos_server.mem_os.mutation import ChangedMeanwhileError, Outcome, commit, locked_cube, mutate, replayed
+from memos_server.mem_os.render import commit_of, etag_of, memory_message, visible_memories
 from memos_server.mem_os.sealing import (
     Draft,
     check_references,
@@ -139,10 +139,9 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
     async def respond(txn: Reader, _: str, revision: int) -> UpdateMemoryResponse:
         cube = await existing_cube(txn, cube_id, deleted=True)
         version = await find(txn, call, cube, memory_id, revision)
-        (row,) = await txn.commits(cube.key, revision, revision, 1, newest_first=False)
         return UpdateMemoryResponse(
             memory=(await visible_memories(txn, call, cube, [version]))[0],
-            commit=await commit_message(txn, call, cube, row),
+            commit=await commit_of(txn, call, cube, revision),
         )
 
     while True:
@@ -159,7 +158,7 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
             check_etag(request.memory.etag, version, name)
             updatable(version, name)
             if version.from_revision != seen.from_revision:
-                raise _ChangedMeanwhileError
+                raise ChangedMeanwhileError
             await check_references(txn, call, cube, [prepared], "memory")
             asked = request.memory.sensitivity if "sensitivity" in paths else version.sensitivity
             label = await inherited_sensitivity(txn, call, cube, prepared.message, asked)
@@ -183,15 +182,11 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
             response = await mutate(
                 mos, call, resource=name, request=request, request_id=request.request_id, work=work, respond=respond
             )
-        except _ChangedMeanwhileError:
+        except ChangedMeanwhileError:
             # A blind write never conflicts: it is prepared again on what the memory is now.
             continue
         response.index_pending = mos.keeper.broken(cube.uid)
         return response
-
-
-class _ChangedMeanwhileError(Exception):
-    """Another commit changed the memory between reading and writing it."""
 
 
 async def _prepare(mos: Mos, cube: CubeRow, seen: Version, request: UpdateMemoryRequest, paths: list[str]) -> Draft:
