@@ -7,7 +7,7 @@ from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, Commit
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE
 from memos_server._pb.mip.v1.memory_service_pb2 import AddMemoriesRequest, AddMemoriesResponse
-from memos_server.errors import MipError, invalid_field
+from memos_server.errors import invalid_field
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
 from memos_server.mem_cube.changes import added, seal
 from memos_server.mem_os.access import require_level
@@ -56,11 +56,7 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
                     owner=item.owner or call.principal,
                 )
             )
-        try:
-            row = await commit(txn, call, cube, versions, cause=request.cause, request_id=request.request_id)
-        except KeyError as taken:
-            name = names.absolute(cube_id, taken.args[0])
-            raise MipError("ALREADY_EXISTS", f"{name} exists, or existed", metadata={"name": name}) from taken
+        row = await commit(txn, call, cube, versions, cause=request.cause, request_id=request.request_id)
         response = AddMemoriesResponse(
             memories=[
                 memory_message(cube_id, _as_stored(version, content, row))

@@ -85,11 +85,7 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
                 raise ChangedMeanwhileError
             await check_references(txn, call, cube, [prepared], "merged")
             changes = await _changes(txn, call, cube, now[: len(ids)], now[len(ids) :], prepared)
-            try:
-                row = await commit(txn, call, cube, changes, cause=request.cause, request_id=request.request_id)
-            except KeyError as taken:
-                name = names.absolute(cube_id, taken.args[0])
-                raise MipError("ALREADY_EXISTS", f"{name} exists, or existed", metadata={"name": name}) from taken
+            row = await commit(txn, call, cube, changes, cause=request.cause, request_id=request.request_id)
             return Outcome(names.memory_name(cube_id, changes[0].id), cube, row.revision)
 
         try:

@@ -145,19 +145,27 @@ async def commit(
     request_id: str = "",
     merged_heads: Sequence[Head] = (),
 ) -> CommitRow:
-    """Appends a commit of the caller to a cube whose lock is held."""
+    """Appends a commit of the caller to a cube whose lock is held.
+
+    Raises:
+        MipError: ALREADY_EXISTS when the id of a new item is or was in use.
+    """
     parent = CommitRow(cube.revision, cube.head_digest, b"", cube.head_time, 0)
-    return await append_commit(
-        txn,
-        cube.key,
-        cube.uid,
-        parent,
-        versions,
-        principal=call.principal,
-        cause=cause,
-        request_id=request_id,
-        merged_heads=merged_heads,
-    )
+    try:
+        return await append_commit(
+            txn,
+            cube.key,
+            cube.uid,
+            parent,
+            versions,
+            principal=call.principal,
+            cause=cause,
+            request_id=request_id,
+            merged_heads=merged_heads,
+        )
+    except KeyError as taken:
+        name = names.absolute(cube.id, taken.args[0])
+        raise MipError("ALREADY_EXISTS", f"{name} exists, or existed", metadata={"name": name}) from taken
 
 
 async def audit(txn: Writer, call: Call, resource: str, *, detail: str = "", revision: int = 0) -> None:

@@ -142,7 +142,7 @@ def relation_message(cube_id: str, version: Version, source: str, target: str) -
     """
     prefix = names.cube_name(cube_id)
     return Relation(
-        name=f"{prefix}/relations/{version.id}",
+        name=names.relation_name(cube_id, version.id),
         uid=version.uid,
         source=f"{prefix}/{source}",
         target=f"{prefix}/{target}",
@@ -156,7 +156,7 @@ def relation_message(cube_id: str, version: Version, source: str, target: str) -
 def session_message(cube_id: str, version: Version) -> Session:
     """Returns a Session."""
     message = Session.FromString(version.payload)
-    message.name = f"{names.cube_name(cube_id)}/sessions/{version.id}"
+    message.name = names.session_name(cube_id, version.id)
     message.uid = version.uid
     message.owner = version.owner
     message.create_time.CopyFrom(timestamp(version.create_time))
@@ -203,7 +203,7 @@ async def commit_message(txn: Reader, call: Call, cube: CubeRow, row: CommitRow)
     """Returns a Commit whose `change_count` counts what the caller may see; a commit with hidden changes shows no
     cause, which might speak of them."""
     message = Commit.FromString(row.header)
-    message.name = f"{names.cube_name(cube.id)}/commits/{row.revision}"
+    message.name = names.commit_name(cube.id, row.revision)
     message.digest = row.digest
     view = call.view(cube.id)
     if not view.full:

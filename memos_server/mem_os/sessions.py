@@ -58,11 +58,7 @@ async def create_session(mos: Mos, call: Call, request: CreateSessionRequest) ->
             sensitivity=SENSITIVITY_INTERNAL,
             owner=call.principal,
         )
-        try:
-            row = await commit(txn, call, cube, [change], cause="create session", request_id=request.request_id)
-        except KeyError as taken:
-            name = names.session_name(cube_id, session_id)
-            raise MipError("ALREADY_EXISTS", f"{name} exists", metadata={"name": name}) from taken
+        row = await commit(txn, call, cube, [change], cause="create session", request_id=request.request_id)
         return Outcome(names.session_name(cube_id, session_id), cube, row.revision)
 
     async def respond(txn: Reader, result: str, revision: int) -> CreateSessionResponse:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -254,10 +254,3 @@ class SearchIndex(Protocol):
 
     async def stats(self, cube_uid: str) -> IndexStats:
         """Returns the size of the cube's index."""
-
-
-class IndexFactory(Protocol):
-    """How a backend is made: from the data folder and its config section."""
-
-    def __call__(self, data_dir: str, **config: Any) -> SearchIndex:
-        """Makes the backend."""
