@@ -109,6 +109,13 @@ WAIT_JOB = Method("JobService", "WaitJob", mip.WaitJobRequest, mip.WaitJobRespon
 CANCEL_JOB = Method("JobService", "CancelJob", mip.CancelJobRequest, mip.CancelJobResponse)
 
 # MemoryService
+BULK_ADD_MEMORIES = Method(
+    "MemoryService",
+    "BulkAddMemories",
+    mip.BulkAddMemoriesRequest,
+    mip.BulkAddMemoriesResponse,
+    Kind.CLIENT_STREAM,
+)
 ADD_MEMORIES = Method("MemoryService", "AddMemories", mip.AddMemoriesRequest, mip.AddMemoriesResponse)
 GET_MEMORY = Method("MemoryService", "GetMemory", mip.GetMemoryRequest, mip.GetMemoryResponse)
 BATCH_GET_MEMORIES = Method(
@@ -128,6 +135,7 @@ LIST_MEMORY_REVISIONS = Method(
 SEARCH_MEMORIES = Method("MemoryService", "SearchMemories", mip.SearchMemoriesRequest, mip.SearchMemoriesResponse)
 
 # ServerService
+GET_SERVER_STATS = Method("ServerService", "GetServerStats", mip.GetServerStatsRequest, mip.GetServerStatsResponse)
 GET_CAPABILITIES = Method("ServerService", "GetCapabilities", mip.GetCapabilitiesRequest, mip.GetCapabilitiesResponse)
 
 # SessionService

@@ -39,6 +39,7 @@ from memos_server.mem_os.compaction import compact
 from memos_server.mem_os.context import Mos
 from memos_server.mem_os.embedding import Embeddings
 from memos_server.mem_os.indexing import IndexKeeper
+from memos_server.mem_os.staging import Staging
 from memos_server.mem_scheduler.jobs import JobRunner
 from memos_server.memories.registry import MemoryTypes
 
@@ -152,6 +153,7 @@ async def _parts(
         pages=PageTokens(folder.page_token_key()),
         issuer=signer,
         audience=signer.audience,
+        staging=Staging(settings.limits.max_staged_bytes),
         services=[service.full_name for service in services()],
     )
     jobs.register("compaction", partial(compact, mos), cancellable=False)

@@ -20,6 +20,7 @@ from memos_server.api.endpoints import UseCase
 from memos_server.mem_os import (
     adding,
     blobs,
+    bulk_adding,
     capabilities,
     commits,
     cubes,
@@ -33,6 +34,7 @@ from memos_server.mem_os import (
     rewinding,
     searching,
     sessions,
+    stats,
     updating,
     verifying,
 )
@@ -50,6 +52,7 @@ FILES: tuple[FileDescriptor, ...] = (
 
 USE_CASES: Mapping[str, UseCase] = {
     "GetCapabilities": capabilities.get_capabilities,
+    "GetServerStats": stats.get_server_stats,
     "CreateCube": cubes.create_cube,
     "GetCube": cubes.get_cube,
     "ListCubes": cubes.list_cubes,
@@ -65,6 +68,7 @@ USE_CASES: Mapping[str, UseCase] = {
     "WatchCube": commits.watch_cube,
     "VerifyCube": verifying.verify_cube,
     "AddMemories": adding.add_memories,
+    "BulkAddMemories": bulk_adding.bulk_add_memories,
     "GetMemory": memories.get_memory,
     "BatchGetMemories": memories.batch_get_memories,
     "ListMemories": memories.list_memories,

@@ -121,6 +121,9 @@ class LimitSettings(_Section):
         max_blob_bytes: The most bytes of a blob.
         request_id_retention_seconds: How long a request_id is remembered, at least 7 days.
         max_search_cubes: The most cubes that one SearchMemories names.
+        max_bulk_memories: The most memories of one BulkAddMemories.
+        max_bulk_bytes: The most bytes of all batches of one BulkAddMemories.
+        max_staged_bytes: The most bytes of all running BulkAddMemories together, which the server holds in memory.
     """
 
     # A batch as large as a request may be comes back whole, names and times added, and must fit the 4 MiB that gRPC
@@ -133,6 +136,9 @@ class LimitSettings(_Section):
     max_blob_bytes: int = Field(default=16 * 2**30, ge=1, le=2**40)
     request_id_retention_seconds: int = Field(default=7 * 86400, ge=7 * 86400)
     max_search_cubes: int = Field(default=100, ge=1, le=100)
+    max_bulk_memories: int = Field(default=100_000, ge=1, le=1_000_000)
+    max_bulk_bytes: int = Field(default=512 * 2**20, ge=3 * 2**20)
+    max_staged_bytes: int = Field(default=2**30, ge=3 * 2**20)
 
 
 class EmbeddingSettings(_Section):

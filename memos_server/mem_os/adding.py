@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, Commit
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
-from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, Memory
 from memos_server._pb.mip.v1.memory_service_pb2 import AddMemoriesRequest, AddMemoriesResponse
 from memos_server.errors import invalid_field
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
@@ -32,36 +34,14 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     settings = CubeContent.FromString(cube.settings.payload)
     drafts: list[Draft] = []
     if not is_replay:
-        drafts = await _drafts(mos, cube_id, settings, request)
-        await embed_missing(mos, settings, drafts)
+        drafts = await drafts_of(mos, cube_id, settings, request.memories, "memories", set())
 
     async def work(txn: Writer) -> Outcome[AddMemoriesResponse]:
         cube = await locked_cube(txn, cube_id, request.expected_revision)
-        await check_references(txn, call, cube, drafts)
-        view = call.view(cube_id)
-        versions, contents = [], []
-        for item in drafts:
-            label = await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity)
-            require_level(view, label, cube_id, item.id)
-            content = seal(item.payload, vector=item.vector, blobs=item.blobs)
-            contents.append(content)
-            versions.append(
-                added(
-                    CHANGE_KIND_MEMORY_ADDED,
-                    Kind.MEMORY,
-                    item.id,
-                    item.uid,
-                    content,
-                    sensitivity=label,
-                    owner=item.owner or call.principal,
-                )
-            )
+        versions = await new_versions(txn, call, cube, drafts)
         row = await commit(txn, call, cube, versions, cause=request.cause, request_id=request.request_id)
         response = AddMemoriesResponse(
-            memories=[
-                memory_message(cube_id, _as_stored(version, content, row))
-                for version, content in zip(versions, contents, strict=True)
-            ],
+            memories=[memory_message(cube_id, _as_stored(version, row)) for version in versions],
             commit=Commit.FromString(row.header),
         )
         response.commit.name = names.commit_name(cube_id, row.revision)
@@ -90,25 +70,70 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     return response
 
 
-async def _drafts(mos: Mos, cube_id: str, settings: CubeContent, request: AddMemoriesRequest) -> list[Draft]:
+async def drafts_of(
+    mos: Mos, cube_id: str, settings: CubeContent, memories: Sequence[Memory], field: str, taken: set[str]
+) -> list[Draft]:
+    """Checks new memories, and seals and embeds them.
+
+    Args:
+        mos: The server.
+        cube_id: The cube that they go into.
+        settings: The cube's settings.
+        memories: The memories as they came; their contents are brought into canonical form in place.
+        field: The request's field that holds them, for errors.
+        taken: The ids of the request's memories so far; theirs are added.
+
+    Raises:
+        MipError: INVALID_ARGUMENT with the field at fault.
+    """
+
     def prepare() -> list[Draft]:
-        drafts, taken = [], set()
-        for number, memory in enumerate(request.memories):
-            field = f"memories[{number}]"
-            vector = take_supplied(memory, settings, field)
-            item = draft(mos.types, cube_id, memory, field)
+        drafts = []
+        for number, memory in enumerate(memories):
+            path = f"{field}[{number}]"
+            vector = take_supplied(memory, settings, path)
+            item = draft(mos.types, cube_id, memory, path)
             item.vector = vector
             if item.id in taken:
-                raise invalid_field(f"{field}.name", "is given to two memories of the request", "INVALID_NAME")
+                raise invalid_field(f"{path}.name", "is given to two memories of the request", "INVALID_NAME")
             taken.add(item.id)
             drafts.append(item)
         return drafts
 
-    return await off_loop(mos, prepare, request.memories)
+    drafts = await off_loop(mos, prepare, memories)
+    await embed_missing(mos, settings, drafts)
+    return drafts
 
 
-def _as_stored(new: NewVersion, content: NewContent, row: CommitRow) -> Version:
+async def new_versions(txn: Writer, call: Call, cube: CubeRow, drafts: list[Draft]) -> list[NewVersion]:
+    """Returns the first versions of new memories, for a commit of the cube.
+
+    Raises:
+        MipError: SESSION_NOT_FOUND, SESSION_ENDED, BLOB_NOT_FOUND, PERMISSION_DENIED above the caller's sensitivity.
+    """
+    await check_references(txn, call, cube, drafts)
+    view = call.view(cube.id)
+    versions = []
+    for item in drafts:
+        label = await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity)
+        require_level(view, label, cube.id, item.id)
+        versions.append(
+            added(
+                CHANGE_KIND_MEMORY_ADDED,
+                Kind.MEMORY,
+                item.id,
+                item.uid,
+                seal(item.payload, vector=item.vector, blobs=item.blobs),
+                sensitivity=label,
+                owner=item.owner or call.principal,
+            )
+        )
+    return versions
+
+
+def _as_stored(new: NewVersion, row: CommitRow) -> Version:
     """Returns the version as a reader would find it; its handles are never used."""
+    assert isinstance(new.content, NewContent)
     return Version(
         item=0,
         kind=Kind.MEMORY,
@@ -126,7 +151,7 @@ def _as_stored(new: NewVersion, content: NewContent, row: CommitRow) -> Version:
         current_sensitivity=new.sensitivity,
         current_revision=row.revision,
         content=None,
-        commitment=content.commitment,
-        salt=content.salt,
-        payload=content.payload,
+        commitment=new.content.commitment,
+        salt=new.content.salt,
+        payload=new.content.payload,
     )

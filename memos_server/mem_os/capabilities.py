@@ -42,6 +42,8 @@ async def get_capabilities(mos: Mos, call: Call, request: GetCapabilitiesRequest
             max_blob_bytes=settings.max_blob_bytes,
             request_id_retention_seconds=settings.request_id_retention_seconds,
             max_search_cubes=settings.max_search_cubes,
+            max_bulk_memories=settings.max_bulk_memories,
+            max_bulk_bytes=settings.max_bulk_bytes,
         ),
     )
     if mos.keeper.problems():

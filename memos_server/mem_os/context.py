@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from memos_server.mem_os.indexing import IndexKeeper
     from memos_server.mem_os.paging import TokenCodec
     from memos_server.mem_os.principals import TokenIssuer
+    from memos_server.mem_os.staging import Staging
     from memos_server.mem_scheduler.jobs import JobRunner
     from memos_server.memories.registry import MemoryTypes
 
@@ -77,6 +78,7 @@ class Mos:
     pages: TokenCodec
     issuer: TokenIssuer
     audience: str
+    staging: Staging
     services: Sequence[str] = ()
     cpu: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="cpu"))
     heads: Heads = field(default_factory=Heads)

@@ -51,8 +51,10 @@ Work = Callable[[Writer], Awaitable[Outcome[R]]]
 Respond = Callable[[Reader, str, int], Awaitable[R]]
 
 
-async def replayed(txn: Reader, call: Call, resource: str, request: Message, request_id: str) -> RequestRow | None:
-    """Returns what the request_id was used for, when the request is the same one.
+async def replayed(
+    txn: Reader, call: Call, resource: str, request: Message | bytes, request_id: str
+) -> RequestRow | None:
+    """Returns what the request_id was used for, when the request, or the digest of one that came in pieces, is the same.
 
     Raises:
         MipError: REQUEST_ID_REUSED when it was another one.
@@ -71,7 +73,7 @@ async def mutate(
     call: Call,
     *,
     resource: str,
-    request: Message,
+    request: Message | bytes,
     request_id: str,
     work: Work[R],
     respond: Respond[R],
@@ -83,7 +85,7 @@ async def mutate(
         mos: The server.
         call: The call.
         resource: What request_id is scoped to: the name that the request is about.
-        request: The parsed request.
+        request: The parsed request, or a digest of one that came in pieces.
         request_id: Its request_id; empty means that a repeated call is a new one.
         work: Does it, in the transaction.
         respond: Builds the response from the result's name and the commit's revision.
@@ -177,7 +179,9 @@ def _key(call: Call, resource: str, request_id: str) -> RequestKey:
     return RequestKey(call.principal, call.method, resource, request_id.lower())
 
 
-def _digest(salt: bytes, request: Message) -> bytes:
+def _digest(salt: bytes, request: Message | bytes) -> bytes:
+    if isinstance(request, bytes):
+        return hashlib.sha256(salt + request).digest()
     body = type(request)()
     body.CopyFrom(request)
     body.ClearField("request_id")

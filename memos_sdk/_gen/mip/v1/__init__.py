@@ -14,6 +14,11 @@ __all__ = (
     "BlobData",
     "BlobHeader",
     "BlobRef",
+    "BulkAddMemoriesRequest",
+    "BulkAddMemoriesRequestBatch",
+    "BulkAddMemoriesRequestHeader",
+    "BulkAddMemoriesResponse",
+    "CallStats",
     "CancelJobRequest",
     "CancelJobResponse",
     "Change",
@@ -39,6 +44,7 @@ __all__ = (
     "DeleteMemoriesResponse",
     "DeleteRelationsRequest",
     "DeleteRelationsResponse",
+    "DependencyHealth",
     "Direction",
     "DisablePrincipalRequest",
     "DisablePrincipalResponse",
@@ -65,12 +71,15 @@ __all__ = (
     "GetJobResponse",
     "GetMemoryRequest",
     "GetMemoryResponse",
+    "GetServerStatsRequest",
+    "GetServerStatsResponse",
     "GetSessionRequest",
     "GetSessionResponse",
     "Grant",
     "Head",
     "HiddenStates",
     "Hit",
+    "IndexLag",
     "IssueTokenRequest",
     "IssueTokenResponse",
     "Job",
@@ -110,6 +119,7 @@ __all__ = (
     "Permission",
     "Plaintext",
     "Principal",
+    "ProcessStats",
     "Provenance",
     "ProvenanceKind",
     "PurgeCubeRequest",
@@ -120,6 +130,7 @@ __all__ = (
     "QueryWriteResponse",
     "ReadBlobRequest",
     "ReadBlobResponse",
+    "ReasonCount",
     "ReasonRule",
     "Relation",
     "RevokeTokenRequest",
@@ -1710,6 +1721,158 @@ default_message_pool.register_message("mip.v1", "BlobRef", BlobRef)
 
 
 @dataclass(eq=False, repr=False)
+class BulkAddMemoriesRequest(betterproto2.Message):
+    """
+    BulkAddMemoriesRequest is one frame of a bulk addition.
+
+    Oneofs:
+        - frame: The frame.
+    """
+
+    header: "BulkAddMemoriesRequestHeader | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, optional=True, group="frame"
+    )
+    """
+    The first frame.
+    """
+
+    batch: "BulkAddMemoriesRequestBatch | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, optional=True, group="frame"
+    )
+    """
+    Memories; a stream has any number of such frames.
+    """
+
+    finish: "bool | None" = betterproto2.field(3, betterproto2.TYPE_BOOL, optional=True, group="frame")
+    """
+    The last frame; the memories of all batches become one commit.
+    """
+
+
+default_message_pool.register_message("mip.v1", "BulkAddMemoriesRequest", BulkAddMemoriesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class BulkAddMemoriesRequestBatch(betterproto2.Message):
+    """
+    Batch holds a part of the memories.
+    """
+
+    memories: "list[Memory]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The memories, 1 to 1,000.
+    """
+
+
+default_message_pool.register_message("mip.v1", "BulkAddMemoriesRequest.Batch", BulkAddMemoriesRequestBatch)
+
+
+@dataclass(eq=False, repr=False)
+class BulkAddMemoriesRequestHeader(betterproto2.Message):
+    """
+    Header says where the memories go.
+    """
+
+    parent: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The cube.
+    """
+
+    request_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    A UUID that makes a repeated call safe. How the memories are spread over batches does not matter to it.
+    """
+
+    cause: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    Why; it stands in the log and cannot be erased.
+    """
+
+    expected_revision: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    The revision that the cube must have at finish; 0 skips the check.
+    """
+
+
+default_message_pool.register_message("mip.v1", "BulkAddMemoriesRequest.Header", BulkAddMemoriesRequestHeader)
+
+
+@dataclass(eq=False, repr=False)
+class BulkAddMemoriesResponse(betterproto2.Message):
+    """
+    BulkAddMemoriesResponse tells what was committed.
+    """
+
+    commit: "Commit | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The commit.
+    """
+
+    memory_count: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    The number of memories that it added.
+    """
+
+    index_pending: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    True when the memories are safe but search does not see them yet.
+    """
+
+
+default_message_pool.register_message("mip.v1", "BulkAddMemoriesResponse", BulkAddMemoriesResponse)
+
+
+@dataclass(eq=False, repr=False)
+class CallStats(betterproto2.Message):
+    """
+    CallStats counts the calls of one RPC.
+    """
+
+    method: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The full name, such as `mip.v1.MemoryService.GetMemory`.
+    """
+
+    running: "int" = betterproto2.field(2, betterproto2.TYPE_INT32)
+    """
+    The calls that run now.
+    """
+
+    succeeded: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    The calls that succeeded.
+    """
+
+    failed: "list[ReasonCount]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The calls that failed, by reason.
+    """
+
+    latency_counts: "list[int]" = betterproto2.field(5, betterproto2.TYPE_INT64, repeated=True)
+    """
+    The number of finished calls in each latency class; one more than `latency_bounds`.
+    """
+
+    latency_sum: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
+    """
+    The sum of the latencies of finished calls, in seconds.
+    """
+
+    request_bytes: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
+    """
+    The bytes of the requests.
+    """
+
+    response_bytes: "int" = betterproto2.field(8, betterproto2.TYPE_INT64)
+    """
+    The bytes of the responses.
+    """
+
+
+default_message_pool.register_message("mip.v1", "CallStats", CallStats)
+
+
+@dataclass(eq=False, repr=False)
 class CancelJobRequest(betterproto2.Message):
     """
     CancelJobRequest names a job to cancel.
@@ -2508,6 +2671,36 @@ default_message_pool.register_message("mip.v1", "DeleteRelationsResponse", Delet
 
 
 @dataclass(eq=False, repr=False)
+class DependencyHealth(betterproto2.Message):
+    """
+    DependencyHealth tells whether a part works.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The part: `record`, `index`, `blobs` or `embedder`.
+    """
+
+    backend: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    The backend in use, such as `sqlite`.
+    """
+
+    serving: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    True when it works.
+    """
+
+    problem: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    What is wrong, for people; empty when nothing is.
+    """
+
+
+default_message_pool.register_message("mip.v1", "DependencyHealth", DependencyHealth)
+
+
+@dataclass(eq=False, repr=False)
 class DisablePrincipalRequest(betterproto2.Message):
     """
     DisablePrincipalRequest names a principal.
@@ -3032,6 +3225,92 @@ default_message_pool.register_message("mip.v1", "GetMemoryResponse", GetMemoryRe
 
 
 @dataclass(eq=False, repr=False)
+class GetServerStatsRequest(betterproto2.Message):
+    """
+    GetServerStatsRequest asks for everything.
+    """
+
+    pass
+
+
+default_message_pool.register_message("mip.v1", "GetServerStatsRequest", GetServerStatsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetServerStatsResponse(betterproto2.Message):
+    """
+    GetServerStatsResponse is the state of a server at one moment. Counts run from the server's start.
+    """
+
+    start_time: "datetime.datetime | None" = betterproto2.field(
+        1, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When the server started.
+    """
+
+    observe_time: "datetime.datetime | None" = betterproto2.field(
+        2, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
+    )
+    """
+    When these numbers were read.
+    """
+
+    calls: "list[CallStats]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The calls, by RPC; only those that were called.
+    """
+
+    latency_bounds: "list[float]" = betterproto2.field(4, betterproto2.TYPE_DOUBLE, repeated=True)
+    """
+    The upper bounds of the latency classes of `calls`, in seconds, ascending; one more class has no bound.
+    """
+
+    open_streams: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
+    """
+    The streams that are open now.
+    """
+
+    waiting_writes: "int" = betterproto2.field(6, betterproto2.TYPE_INT32)
+    """
+    The mutations that wait for the record's writer now.
+    """
+
+    waiting_embeddings: "int" = betterproto2.field(7, betterproto2.TYPE_INT32)
+    """
+    The texts that wait for the embedder now.
+    """
+
+    index_lags: "list[IndexLag]" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The cubes whose index is behind the log, the farthest behind first, at most 100.
+    """
+
+    lagging_indexes: "int" = betterproto2.field(9, betterproto2.TYPE_INT32)
+    """
+    The number of cubes whose index is behind.
+    """
+
+    unfinished_jobs: "int" = betterproto2.field(10, betterproto2.TYPE_INT32)
+    """
+    The jobs that are neither done, failed nor cancelled.
+    """
+
+    dependencies: "list[DependencyHealth]" = betterproto2.field(11, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    The parts that the server depends on.
+    """
+
+    process: "ProcessStats | None" = betterproto2.field(12, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    The server's process.
+    """
+
+
+default_message_pool.register_message("mip.v1", "GetServerStatsResponse", GetServerStatsResponse)
+
+
+@dataclass(eq=False, repr=False)
 class GetSessionRequest(betterproto2.Message):
     """
     GetSessionRequest names a session.
@@ -3178,6 +3457,31 @@ class Hit(betterproto2.Message):
 
 
 default_message_pool.register_message("mip.v1", "Hit", Hit)
+
+
+@dataclass(eq=False, repr=False)
+class IndexLag(betterproto2.Message):
+    """
+    IndexLag tells how far a cube's index is behind its log.
+    """
+
+    cube: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The cube.
+    """
+
+    indexed_revision: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    The revision up to which search sees the cube.
+    """
+
+    revision: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
+    """
+    The cube's revision.
+    """
+
+
+default_message_pool.register_message("mip.v1", "IndexLag", IndexLag)
 
 
 @dataclass(eq=False, repr=False)
@@ -3437,6 +3741,36 @@ class Limits(betterproto2.Message):
     max_search_cubes: "int" = betterproto2.field(8, betterproto2.TYPE_INT32)
     """
     The most cubes that one SearchMemories names.
+    """
+
+    max_bulk_memories: "int" = betterproto2.field(9, betterproto2.TYPE_INT64)
+    """
+    The most memories of one BulkAddMemories.
+    """
+
+    max_bulk_bytes: "int" = betterproto2.field(10, betterproto2.TYPE_INT64)
+    """
+    The most bytes of all batches of one BulkAddMemories.
+    """
+
+    max_calls_per_second: "int" = betterproto2.field(11, betterproto2.TYPE_INT64)
+    """
+    The most calls a second that one principal may make on average; 0 means no limit.
+    """
+
+    max_open_streams: "int" = betterproto2.field(12, betterproto2.TYPE_INT32)
+    """
+    The most streams that one principal may hold open; 0 means no limit.
+    """
+
+    max_bytes_per_second: "int" = betterproto2.field(13, betterproto2.TYPE_INT64)
+    """
+    The most request bytes a second that one principal may send on average; 0 means no limit.
+    """
+
+    max_unfinished_upload_bytes: "int" = betterproto2.field(14, betterproto2.TYPE_INT64)
+    """
+    The most bytes of uploads that are begun and not finished, for one cube; 0 means no limit.
     """
 
 
@@ -4370,6 +4704,41 @@ default_message_pool.register_message("mip.v1", "Principal", Principal)
 
 
 @dataclass(eq=False, repr=False)
+class ProcessStats(betterproto2.Message):
+    """
+    ProcessStats are measures of the server's process.
+    """
+
+    resident_bytes: "int" = betterproto2.field(1, betterproto2.TYPE_INT64)
+    """
+    The resident memory, in bytes; 0 when unknown.
+    """
+
+    cpu_seconds: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+    """
+    The processor time used since the start, in seconds.
+    """
+
+    open_files: "int" = betterproto2.field(3, betterproto2.TYPE_INT32)
+    """
+    The open files; 0 when unknown.
+    """
+
+    data_bytes: "int" = betterproto2.field(4, betterproto2.TYPE_INT64)
+    """
+    The bytes of the data folder; 0 when unknown.
+    """
+
+    free_disk_bytes: "int" = betterproto2.field(5, betterproto2.TYPE_INT64)
+    """
+    The free bytes of the disk that holds the data folder; 0 when unknown.
+    """
+
+
+default_message_pool.register_message("mip.v1", "ProcessStats", ProcessStats)
+
+
+@dataclass(eq=False, repr=False)
 class Provenance(betterproto2.Message):
     """
     Provenance says where a memory comes from. Speaker and time are part of the text that search indexes.
@@ -4638,6 +5007,26 @@ class ReadBlobResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("mip.v1", "ReadBlobResponse", ReadBlobResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ReasonCount(betterproto2.Message):
+    """
+    ReasonCount counts failures of one reason.
+    """
+
+    reason: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    The reason, as in ErrorInfo.
+    """
+
+    count: "int" = betterproto2.field(2, betterproto2.TYPE_INT64)
+    """
+    The number of calls.
+    """
+
+
+default_message_pool.register_message("mip.v1", "ReasonCount", ReasonCount)
 
 
 @dataclass(eq=False, repr=False)

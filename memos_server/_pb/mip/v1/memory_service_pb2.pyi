@@ -52,6 +52,42 @@ class AddMemoriesResponse(_message.Message):
     index_pending: bool
     def __init__(self, memories: _Optional[_Iterable[_Union[_memory_pb2.Memory, _Mapping]]] = ..., commit: _Optional[_Union[_commit_pb2.Commit, _Mapping]] = ..., index_pending: bool = ...) -> None: ...
 
+class BulkAddMemoriesRequest(_message.Message):
+    __slots__ = ("header", "batch", "finish")
+    class Header(_message.Message):
+        __slots__ = ("parent", "request_id", "cause", "expected_revision")
+        PARENT_FIELD_NUMBER: _ClassVar[int]
+        REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+        CAUSE_FIELD_NUMBER: _ClassVar[int]
+        EXPECTED_REVISION_FIELD_NUMBER: _ClassVar[int]
+        parent: str
+        request_id: str
+        cause: str
+        expected_revision: int
+        def __init__(self, parent: _Optional[str] = ..., request_id: _Optional[str] = ..., cause: _Optional[str] = ..., expected_revision: _Optional[int] = ...) -> None: ...
+    class Batch(_message.Message):
+        __slots__ = ("memories",)
+        MEMORIES_FIELD_NUMBER: _ClassVar[int]
+        memories: _containers.RepeatedCompositeFieldContainer[_memory_pb2.Memory]
+        def __init__(self, memories: _Optional[_Iterable[_Union[_memory_pb2.Memory, _Mapping]]] = ...) -> None: ...
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
+    header: BulkAddMemoriesRequest.Header
+    batch: BulkAddMemoriesRequest.Batch
+    finish: bool
+    def __init__(self, header: _Optional[_Union[BulkAddMemoriesRequest.Header, _Mapping]] = ..., batch: _Optional[_Union[BulkAddMemoriesRequest.Batch, _Mapping]] = ..., finish: bool = ...) -> None: ...
+
+class BulkAddMemoriesResponse(_message.Message):
+    __slots__ = ("commit", "memory_count", "index_pending")
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    INDEX_PENDING_FIELD_NUMBER: _ClassVar[int]
+    commit: _commit_pb2.Commit
+    memory_count: int
+    index_pending: bool
+    def __init__(self, commit: _Optional[_Union[_commit_pb2.Commit, _Mapping]] = ..., memory_count: _Optional[int] = ..., index_pending: bool = ...) -> None: ...
+
 class GetMemoryRequest(_message.Message):
     __slots__ = ("name", "as_of_revision", "view", "include_vectors")
     NAME_FIELD_NUMBER: _ClassVar[int]

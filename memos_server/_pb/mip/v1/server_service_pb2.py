@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from memos_server._pb.mip.v1 import options_pb2 as mip_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmip/v1/server_service.proto\x12\x06mip.v1\x1a\x14mip/v1/options.proto\"\x18\n\x16GetCapabilitiesRequest\"\xe8\x03\n\x17GetCapabilitiesResponse\x12)\n\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x1f\n\x0bserver_name\x18\x02 \x01(\tR\nserverName\x12%\n\x0eserver_version\x18\x03 \x01(\tR\rserverVersion\x12\x1a\n\x08services\x18\x04 \x03(\tR\x08services\x12\x1a\n\x08\x66\x65\x61tures\x18\x05 \x03(\tR\x08\x66\x65\x61tures\x12\x1a\n\x08payloads\x18\x06 \x03(\tR\x08payloads\x12\'\n\x0f\x65xtension_types\x18\x07 \x03(\tR\x0e\x65xtensionTypes\x12<\n\x0eunknown_fields\x18\x08 \x01(\x0e\x32\x15.mip.v1.UnknownFieldsR\runknownFields\x12\x41\n\x10\x65mbedding_models\x18\t \x03(\x0b\x32\x16.mip.v1.EmbeddingModelR\x0f\x65mbeddingModels\x12&\n\x06limits\x18\n \x01(\x0b\x32\x0e.mip.v1.LimitsR\x06limits\x12\x1a\n\x08\x61udience\x18\x0b \x01(\tR\x08\x61udience\x12\x18\n\x07notices\x18\x0c \x03(\tR\x07notices\"\xb8\x01\n\x0e\x45mbeddingModel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n\tdimension\x18\x02 \x01(\rR\tdimension\x12\x1d\n\nmax_tokens\x18\x03 \x01(\rR\tmaxTokens\x12\x1c\n\tavailable\x18\x04 \x01(\x08R\tavailable\x12\x1d\n\nis_default\x18\x05 \x01(\x08R\tisDefault\x12\x18\n\x07runtime\x18\x06 \x01(\tR\x07runtime\"\xe1\x02\n\x06Limits\x12*\n\x11max_request_bytes\x18\x01 \x01(\x03R\x0fmaxRequestBytes\x12,\n\x12max_response_bytes\x18\x02 \x01(\x03R\x10maxResponseBytes\x12,\n\x12max_batch_memories\x18\x03 \x01(\x05R\x10maxBatchMemories\x12\"\n\rmax_page_size\x18\x04 \x01(\x05R\x0bmaxPageSize\x12\x1a\n\tmax_top_k\x18\x05 \x01(\x05R\x07maxTopK\x12$\n\x0emax_blob_bytes\x18\x06 \x01(\x03R\x0cmaxBlobBytes\x12?\n\x1crequest_id_retention_seconds\x18\x07 \x01(\x03R\x19requestIdRetentionSeconds\x12(\n\x10max_search_cubes\x18\x08 \x01(\x05R\x0emaxSearchCubes*d\n\rUnknownFields\x12\x1e\n\x1aUNKNOWN_FIELDS_UNSPECIFIED\x10\x00\x12\x17\n\x13UNKNOWN_FIELDS_KEPT\x10\x01\x12\x1a\n\x16UNKNOWN_FIELDS_REFUSED\x10\x02\x32k\n\rServerService\x12Z\n\x0fGetCapabilities\x12\x1e.mip.v1.GetCapabilitiesRequest\x1a\x1f.mip.v1.GetCapabilitiesResponse\"\x06\xa2\x9f\x19\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmip/v1/server_service.proto\x12\x06mip.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mip/v1/options.proto\"\x18\n\x16GetCapabilitiesRequest\"\xe8\x03\n\x17GetCapabilitiesResponse\x12)\n\x10protocol_version\x18\x01 \x01(\tR\x0fprotocolVersion\x12\x1f\n\x0bserver_name\x18\x02 \x01(\tR\nserverName\x12%\n\x0eserver_version\x18\x03 \x01(\tR\rserverVersion\x12\x1a\n\x08services\x18\x04 \x03(\tR\x08services\x12\x1a\n\x08\x66\x65\x61tures\x18\x05 \x03(\tR\x08\x66\x65\x61tures\x12\x1a\n\x08payloads\x18\x06 \x03(\tR\x08payloads\x12\'\n\x0f\x65xtension_types\x18\x07 \x03(\tR\x0e\x65xtensionTypes\x12<\n\x0eunknown_fields\x18\x08 \x01(\x0e\x32\x15.mip.v1.UnknownFieldsR\runknownFields\x12\x41\n\x10\x65mbedding_models\x18\t \x03(\x0b\x32\x16.mip.v1.EmbeddingModelR\x0f\x65mbeddingModels\x12&\n\x06limits\x18\n \x01(\x0b\x32\x0e.mip.v1.LimitsR\x06limits\x12\x1a\n\x08\x61udience\x18\x0b \x01(\tR\x08\x61udience\x12\x18\n\x07notices\x18\x0c \x03(\tR\x07notices\"\xb8\x01\n\x0e\x45mbeddingModel\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n\tdimension\x18\x02 \x01(\rR\tdimension\x12\x1d\n\nmax_tokens\x18\x03 \x01(\rR\tmaxTokens\x12\x1c\n\tavailable\x18\x04 \x01(\x08R\tavailable\x12\x1d\n\nis_default\x18\x05 \x01(\x08R\tisDefault\x12\x18\n\x07runtime\x18\x06 \x01(\tR\x07runtime\"\xfe\x04\n\x06Limits\x12*\n\x11max_request_bytes\x18\x01 \x01(\x03R\x0fmaxRequestBytes\x12,\n\x12max_response_bytes\x18\x02 \x01(\x03R\x10maxResponseBytes\x12,\n\x12max_batch_memories\x18\x03 \x01(\x05R\x10maxBatchMemories\x12\"\n\rmax_page_size\x18\x04 \x01(\x05R\x0bmaxPageSize\x12\x1a\n\tmax_top_k\x18\x05 \x01(\x05R\x07maxTopK\x12$\n\x0emax_blob_bytes\x18\x06 \x01(\x03R\x0cmaxBlobBytes\x12?\n\x1crequest_id_retention_seconds\x18\x07 \x01(\x03R\x19requestIdRetentionSeconds\x12(\n\x10max_search_cubes\x18\x08 \x01(\x05R\x0emaxSearchCubes\x12*\n\x11max_bulk_memories\x18\t \x01(\x03R\x0fmaxBulkMemories\x12$\n\x0emax_bulk_bytes\x18\n \x01(\x03R\x0cmaxBulkBytes\x12/\n\x14max_calls_per_second\x18\x0b \x01(\x03R\x11maxCallsPerSecond\x12(\n\x10max_open_streams\x18\x0c \x01(\x05R\x0emaxOpenStreams\x12/\n\x14max_bytes_per_second\x18\r \x01(\x03R\x11maxBytesPerSecond\x12=\n\x1bmax_unfinished_upload_bytes\x18\x0e \x01(\x03R\x18maxUnfinishedUploadBytes\"\x17\n\x15GetServerStatsRequest\"\xcc\x04\n\x16GetServerStatsResponse\x12\x39\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12=\n\x0cobserve_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bobserveTime\x12\'\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x11.mip.v1.CallStatsR\x05\x63\x61lls\x12%\n\x0elatency_bounds\x18\x04 \x03(\x01R\rlatencyBounds\x12!\n\x0copen_streams\x18\x05 \x01(\x05R\x0bopenStreams\x12%\n\x0ewaiting_writes\x18\x06 \x01(\x05R\rwaitingWrites\x12-\n\x12waiting_embeddings\x18\x07 \x01(\x05R\x11waitingEmbeddings\x12/\n\nindex_lags\x18\x08 \x03(\x0b\x32\x10.mip.v1.IndexLagR\tindexLags\x12\'\n\x0flagging_indexes\x18\t \x01(\x05R\x0elaggingIndexes\x12\'\n\x0funfinished_jobs\x18\n \x01(\x05R\x0eunfinishedJobs\x12<\n\x0c\x64\x65pendencies\x18\x0b \x03(\x0b\x32\x18.mip.v1.DependencyHealthR\x0c\x64\x65pendencies\x12.\n\x07process\x18\x0c \x01(\x0b\x32\x14.mip.v1.ProcessStatsR\x07process\"\x9c\x02\n\tCallStats\x12\x16\n\x06method\x18\x01 \x01(\tR\x06method\x12\x18\n\x07running\x18\x02 \x01(\x05R\x07running\x12\x1c\n\tsucceeded\x18\x03 \x01(\x03R\tsucceeded\x12+\n\x06\x66\x61iled\x18\x04 \x03(\x0b\x32\x13.mip.v1.ReasonCountR\x06\x66\x61iled\x12%\n\x0elatency_counts\x18\x05 \x03(\x03R\rlatencyCounts\x12\x1f\n\x0blatency_sum\x18\x06 \x01(\x01R\nlatencySum\x12#\n\rrequest_bytes\x18\x07 \x01(\x03R\x0crequestBytes\x12%\n\x0eresponse_bytes\x18\x08 \x01(\x03R\rresponseBytes\";\n\x0bReasonCount\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n\x05\x63ount\x18\x02 \x01(\x03R\x05\x63ount\"e\n\x08IndexLag\x12\x12\n\x04\x63ube\x18\x01 \x01(\tR\x04\x63ube\x12)\n\x10indexed_revision\x18\x02 \x01(\x03R\x0findexedRevision\x12\x1a\n\x08revision\x18\x03 \x01(\x03R\x08revision\"t\n\x10\x44\x65pendencyHealth\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07\x62\x61\x63kend\x18\x02 \x01(\tR\x07\x62\x61\x63kend\x12\x18\n\x07serving\x18\x03 \x01(\x08R\x07serving\x12\x18\n\x07problem\x18\x04 \x01(\tR\x07problem\"\xbc\x01\n\x0cProcessStats\x12%\n\x0eresident_bytes\x18\x01 \x01(\x03R\rresidentBytes\x12\x1f\n\x0b\x63pu_seconds\x18\x02 \x01(\x01R\ncpuSeconds\x12\x1d\n\nopen_files\x18\x03 \x01(\x05R\topenFiles\x12\x1d\n\ndata_bytes\x18\x04 \x01(\x03R\tdataBytes\x12&\n\x0f\x66ree_disk_bytes\x18\x05 \x01(\x03R\rfreeDiskBytes*d\n\rUnknownFields\x12\x1e\n\x1aUNKNOWN_FIELDS_UNSPECIFIED\x10\x00\x12\x17\n\x13UNKNOWN_FIELDS_KEPT\x10\x01\x12\x1a\n\x16UNKNOWN_FIELDS_REFUSED\x10\x02\x32\xc4\x01\n\rServerService\x12Z\n\x0fGetCapabilities\x12\x1e.mip.v1.GetCapabilitiesRequest\x1a\x1f.mip.v1.GetCapabilitiesResponse\"\x06\xa2\x9f\x19\x02\x08\x01\x12W\n\x0eGetServerStats\x12\x1d.mip.v1.GetServerStatsRequest\x1a\x1e.mip.v1.GetServerStatsResponse\"\x06\xa2\x9f\x19\x02\x08\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SERVERSERVICE'].methods_by_name['GetCapabilities']._loaded_options = None
   _globals['_SERVERSERVICE'].methods_by_name['GetCapabilities']._serialized_options = b'\242\237\031\002\010\001'
-  _globals['_UNKNOWNFIELDS']._serialized_start=1121
-  _globals['_UNKNOWNFIELDS']._serialized_end=1221
-  _globals['_GETCAPABILITIESREQUEST']._serialized_start=61
-  _globals['_GETCAPABILITIESREQUEST']._serialized_end=85
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=88
-  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=576
-  _globals['_EMBEDDINGMODEL']._serialized_start=579
-  _globals['_EMBEDDINGMODEL']._serialized_end=763
-  _globals['_LIMITS']._serialized_start=766
-  _globals['_LIMITS']._serialized_end=1119
-  _globals['_SERVERSERVICE']._serialized_start=1223
-  _globals['_SERVERSERVICE']._serialized_end=1330
+  _globals['_SERVERSERVICE'].methods_by_name['GetServerStats']._loaded_options = None
+  _globals['_SERVERSERVICE'].methods_by_name['GetServerStats']._serialized_options = b'\242\237\031\002\010\007'
+  _globals['_UNKNOWNFIELDS']._serialized_start=2815
+  _globals['_UNKNOWNFIELDS']._serialized_end=2915
+  _globals['_GETCAPABILITIESREQUEST']._serialized_start=94
+  _globals['_GETCAPABILITIESREQUEST']._serialized_end=118
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_start=121
+  _globals['_GETCAPABILITIESRESPONSE']._serialized_end=609
+  _globals['_EMBEDDINGMODEL']._serialized_start=612
+  _globals['_EMBEDDINGMODEL']._serialized_end=796
+  _globals['_LIMITS']._serialized_start=799
+  _globals['_LIMITS']._serialized_end=1437
+  _globals['_GETSERVERSTATSREQUEST']._serialized_start=1439
+  _globals['_GETSERVERSTATSREQUEST']._serialized_end=1462
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_start=1465
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_end=2053
+  _globals['_CALLSTATS']._serialized_start=2056
+  _globals['_CALLSTATS']._serialized_end=2340
+  _globals['_REASONCOUNT']._serialized_start=2342
+  _globals['_REASONCOUNT']._serialized_end=2401
+  _globals['_INDEXLAG']._serialized_start=2403
+  _globals['_INDEXLAG']._serialized_end=2504
+  _globals['_DEPENDENCYHEALTH']._serialized_start=2506
+  _globals['_DEPENDENCYHEALTH']._serialized_end=2622
+  _globals['_PROCESSSTATS']._serialized_start=2625
+  _globals['_PROCESSSTATS']._serialized_end=2813
+  _globals['_SERVERSERVICE']._serialized_start=2918
+  _globals['_SERVERSERVICE']._serialized_end=3114
 # @@protoc_insertion_point(module_scope)
