@@ -16,7 +16,6 @@ _ID: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _CUBE: Final = rf"cubes/({_ID})"
 _MEMORY: Final = rf"{_CUBE}/memories/({_ID})"
 _UUID: Final = r"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}"
-_RELATION: Final = rf"{_CUBE}/relations/({_ID})"
 
 MAX_REVISION: Final = 2**63 - 1
 """The largest revision that a commit name holds."""
@@ -65,8 +64,6 @@ GRAMMARS: Final[dict[int, Grammar]] = {
     ),
 }
 """Format number -> grammar, for every Format but FORMAT_JSON, which no regular expression describes."""
-
-_RELATION_GRAMMAR: Final = _grammar(_RELATION, "cubes/{cube}/relations/{relation}")
 
 
 def matches(format_: int, text: str) -> bool:
@@ -158,12 +155,6 @@ def parse_session(name: str, field: str = "name") -> tuple[str, str]:
     """Returns (cube id, session id) of `cubes/{cube}/sessions/{session}`; raises MipError INVALID_NAME."""
     cube, session = _parse(GRAMMARS[options_pb2.FORMAT_SESSION_NAME], name, field)
     return cube, session
-
-
-def parse_relation(name: str, field: str = "name") -> tuple[str, str]:
-    """Returns (cube id, relation id) of `cubes/{cube}/relations/{relation}`; raises MipError INVALID_NAME."""
-    cube, relation = _parse(_RELATION_GRAMMAR, name, field)
-    return cube, relation
 
 
 def parse_job(name: str, field: str = "name") -> tuple[str, str]:

@@ -85,7 +85,6 @@ def test_names_are_taken_apart() -> None:
     assert names.parse_cube("cubes/x") == "x"
     assert names.parse_memory("cubes/x/memories/y") == ("x", "y")
     assert names.parse_session("cubes/x/sessions/y") == ("x", "y")
-    assert names.parse_relation("cubes/x/relations/y") == ("x", "y")
     assert names.parse_job("cubes/x/jobs/y") == ("x", "y")
     assert names.parse_commit("cubes/x/commits/12") == ("x", 12)
     assert names.parse_principal("principals/p") == "p"
