@@ -26,6 +26,7 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import PrincipalAccess
 from memos_server.mem_os.access import require, view_of
 from memos_server.mem_os.context import Call, Mos
+from memos_server.telemetry.calls import CURRENT
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -74,6 +75,8 @@ class Endpoint:
             return Call(self._path, _ANYONE)
         metadata = context.invocation_metadata() or ()
         access, token_id = await self._server.accounts.authenticate([(key, value) for key, value in metadata])
+        if (seen := CURRENT.get()) is not None:
+            seen.principal = access.principal
         return Call(self._path, access, token_id)
 
     async def _admit(self, call: Call, request: Message, size: int) -> None:
@@ -159,7 +162,7 @@ class Endpoint:
                     return
                 try:
                     async with asyncio.timeout(mos.settings.watch.slow_reader_s):
-                        await context.write(frame.SerializeToString())
+                        await self._write(context, frame)
                 except TimeoutError:
                     raise MipError(
                         "WATCH_TOO_SLOW",
@@ -175,6 +178,12 @@ class Endpoint:
                 await asyncio.gather(upcoming, return_exceptions=True)
             await frames.aclose()  # type: ignore[attr-defined]
 
+    async def _write(self, context: Context, frame: Message) -> None:
+        data = frame.SerializeToString()
+        await context.write(data)
+        if (seen := CURRENT.get()) is not None:
+            seen.response_bytes += len(data)
+
     async def _still_permitted(self, call: Call, request: Message) -> None:
         access = await self._server.accounts.access(call.principal, call.token_id)
         resources = self._rule.resolve(request)
@@ -188,6 +197,8 @@ class Endpoint:
         if isinstance(error, grpc.aio.AbortError):
             raise error
         known = from_exception(error)
+        if (seen := CURRENT.get()) is not None:
+            seen.failed(known.code, known.reason, known.metadata)
         if known.reason in REFUSED:
             await self._server.refused.count(call.principal if call else "", self._path, known.reason)
         await context.abort(status_code(known), message_of(known), trailing_metadata(known))

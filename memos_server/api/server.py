@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from memos_server.api.endpoints import Context, Endpoint, Server, UseCase
+from memos_server.api.observing import Observer
 from memos_server.api.rpcs import FILES, USE_CASES
 from memos_server.api.status import message_of, status_code, trailing_metadata
 from memos_server.configs.errors import SetupError
@@ -49,7 +50,7 @@ def services() -> list[ServiceDescriptor]:
     return [service for file in FILES for service in file.services_by_name.values()]
 
 
-def _handlers(server: Server, service: ServiceDescriptor, use_cases: dict[str, UseCase]) -> Generic:
+def _handlers(server: Server, observer: Observer, service: ServiceDescriptor, use_cases: dict[str, UseCase]) -> Generic:
     methods: dict[str, Method] = {}
     for method in service.methods:
         use_case = use_cases.pop(method.name, None)
@@ -57,11 +58,11 @@ def _handlers(server: Server, service: ServiceDescriptor, use_cases: dict[str, U
             raise SetupError(f"The RPC {method.full_name} has no use case.", "Add it to memos_server/api/rpcs.py.")
         endpoint = Endpoint(server, method, use_case)
         if method.client_streaming:
-            methods[method.name] = grpc.stream_unary_rpc_method_handler(endpoint.upload)
+            methods[method.name] = grpc.stream_unary_rpc_method_handler(observer.wrap(method, endpoint.upload))
         elif method.server_streaming:
-            methods[method.name] = grpc.unary_stream_rpc_method_handler(endpoint.stream)
+            methods[method.name] = grpc.unary_stream_rpc_method_handler(observer.wrap(method, endpoint.stream))
         else:
-            methods[method.name] = grpc.unary_unary_rpc_method_handler(endpoint.unary)
+            methods[method.name] = grpc.unary_unary_rpc_method_handler(observer.wrap(method, endpoint.unary))
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
@@ -87,10 +88,11 @@ def build(
             ("grpc.keepalive_permit_without_calls", 1),
         ]
     )
+    observer = Observer(server.mos.calls)
     left = dict(USE_CASES)
     described = [service for file in files for service in file.services_by_name.values()]
     for service in described:
-        grpc_server.add_generic_rpc_handlers((_handlers(server, service, left),))
+        grpc_server.add_generic_rpc_handlers((_handlers(server, observer, service, left),))
     if left:
         raise SetupError(f"Use cases without an RPC: {', '.join(sorted(left))}.", "Remove them from the table.")
     status = health_aio.HealthServicer()

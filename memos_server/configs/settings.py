@@ -141,6 +141,42 @@ class LimitSettings(_Section):
     max_staged_bytes: int = Field(default=2**30, ge=3 * 2**20)
 
 
+class PrincipalQuota(_Section):
+    """What one principal may ask for; 0 means no limit.
+
+    Attributes:
+        calls_per_second: The most calls a second on average.
+        burst_calls: The most calls at once, after a pause; at least calls_per_second.
+        open_streams: The most streams open at the same time.
+        bytes_per_second: The most request bytes a second on average.
+    """
+
+    calls_per_second: int = Field(default=0, ge=0)
+    burst_calls: int = Field(default=0, ge=0)
+    open_streams: int = Field(default=0, ge=0, le=2**31 - 1)
+    bytes_per_second: int = Field(default=0, ge=0)
+
+
+class QuotaSettings(PrincipalQuota):
+    """How much one caller may ask for (GetCapabilities declares it): every principal but those named here.
+
+    Attributes:
+        unauthenticated_per_second: The most calls a second, from one address, that no known token or certificate
+            comes with; twice as many at once. 0 means no limit.
+        principals: Principal id -> a quota of its own. The local administrator has none unless it is named here.
+    """
+
+    # More than an agent in earnest asks for, and well below what one server answers.
+    calls_per_second: int = Field(default=1000, ge=0)
+    burst_calls: int = Field(default=2000, ge=0)
+    open_streams: int = Field(default=100, ge=0, le=2**31 - 1)
+    bytes_per_second: int = Field(default=64 * 2**20, ge=0)
+    unauthenticated_per_second: int = Field(default=200, ge=0)
+    principals: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")], PrincipalQuota] = Field(
+        default_factory=dict
+    )
+
+
 class EmbeddingSettings(_Section):
     """How new cubes are embedded.
 
@@ -185,6 +221,49 @@ class LogSettings(_Section):
     format: Literal["text", "json"] = "text"
 
 
+class MetricsSettings(_Section):
+    """Where Prometheus finds the server's metrics; needs the extra `telemetry`.
+
+    Attributes:
+        listen: `HOST:PORT`, over plain HTTP; port 0 takes a free one. None serves none.
+        insecure: True permits an address off loopback, where everybody may read the metrics.
+    """
+
+    listen: Annotated[str, AfterValidator(_checked_listen)] | None = None
+    insecure: bool = False
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where to listen; None for nowhere."""
+        return parse_listen(self.listen) if self.listen is not None else None
+
+
+class TracingSettings(_Section):
+    """Where traces of calls are sent, by OpenTelemetry's OTLP/gRPC; needs the extra `telemetry`.
+
+    Attributes:
+        endpoint: The collector, `http://HOST:PORT`, or `https://HOST:PORT` for TLS. None sends none.
+        ratio: The share of traces that are sent, 0 to 1. The caller's decision holds where it comes with the call.
+        delay_s: How long spans wait for others before they are sent together, seconds.
+    """
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s]+$", max_length=512)] | None = None
+    ratio: float = Field(default=1.0, ge=0, le=1)
+    delay_s: float = Field(default=5.0, ge=0.01, le=600)
+
+
+class HealthSettings(_Section):
+    """How the server looks after what it depends on.
+
+    Attributes:
+        interval_s: How often record, index, blobs and embedder are tried, seconds.
+        timeout_s: How long one may take before it counts as failed, seconds.
+    """
+
+    interval_s: float = Field(default=10.0, ge=0.05, le=3600)
+    timeout_s: float = Field(default=10.0, ge=0.05, le=3600)
+
+
 class Settings(BaseSettings):
     """The settings of a server.
 
@@ -198,10 +277,14 @@ class Settings(BaseSettings):
         blobs: The blob store (`memos.blob_stores`).
         embedder: The embedder (`memos.embedders`); backend `none` runs none.
         limits: The largest requests.
+        quotas: How much one caller may ask for.
         embedding: How new cubes are embedded.
         watch: How streams are kept.
         search: How searches behave.
         log: What is logged.
+        metrics: Where metrics are found.
+        tracing: Where traces are sent.
+        health: How dependencies are looked after.
     """
 
     model_config = SettingsConfigDict(
@@ -222,10 +305,14 @@ class Settings(BaseSettings):
     blobs: BlobSettings = Field(default_factory=BlobSettings)
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    quotas: QuotaSettings = Field(default_factory=QuotaSettings)
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
     watch: WatchSettings = Field(default_factory=WatchSettings)
     search: SearchSettings = Field(default_factory=SearchSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    tracing: TracingSettings = Field(default_factory=TracingSettings)
+    health: HealthSettings = Field(default_factory=HealthSettings)
 
     @property
     def endpoint(self) -> Endpoint:

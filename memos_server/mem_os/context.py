@@ -14,6 +14,7 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, PrincipalAccess, Reader, RecordStore
 from memos_server.mem_os.access import CubeView, denied, view_of
 from memos_server.mem_os.watching import AccessChanges, Heads
+from memos_server.telemetry.calls import CallCounts, step
 
 if TYPE_CHECKING:
     from memos_server.blob_stores.base import BlobStore
@@ -83,12 +84,14 @@ class Mos:
     cpu: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="cpu"))
     heads: Heads = field(default_factory=Heads)
     access: AccessChanges = field(default_factory=AccessChanges)
+    calls: CallCounts = field(default_factory=CallCounts)
     draining: bool = False
     _blob_locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
         """Runs work on a snapshot of the record; `brief` work looks up a few rows by their keys."""
-        return await self.store.read(work, brief=brief)
+        with step("record.read"):
+            return await self.store.read(work, brief=brief)
 
     def blob_lock(self, cube_uid: str) -> asyncio.Lock:
         """Returns the lock under which a cube's blobs appear and vanish, in the store and in the record alike."""
