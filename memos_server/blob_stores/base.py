@@ -48,3 +48,10 @@ class BlobStore(Protocol):
 
     async def drop_cube(self, cube_uid: str) -> None:
         """Erases all blobs of a cube."""
+
+    async def probe(self) -> None:
+        """Tries whether blobs can be read and written, in a moment and beside what the store is busy with.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE or STORAGE_FULL; the message says what is wrong and what to do.
+        """

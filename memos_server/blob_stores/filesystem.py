@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from memos_server.errors import MipError
+from memos_server.telemetry.probing import try_folder
 
 PIECE_BYTES: Final = 2**20
 """The size of what `read` yields, in bytes."""
@@ -139,6 +140,10 @@ class FilesystemBlobStore:
         part, path = self._part(cube_uid, digest), self._path(cube_uid, digest)
         async with self._exclusive(part):
             await self._run(lambda: self._delete(part, path))
+
+    async def probe(self) -> None:
+        """See BlobStore: whether the folder is there and takes bytes."""
+        await asyncio.to_thread(try_folder, self._root)
 
     async def drop_cube(self, cube_uid: str) -> None:
         """Erases all blobs of a cube. Durable when it returns."""

@@ -486,6 +486,18 @@ class RecordStore(Protocol):
     async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:
         """Runs work in a transaction and returns its result once it is durable. An exception of the work undoes it."""
 
+    @property
+    def waiting_writes(self) -> int:
+        """The number of writes that wait for others to end; 0 where the store does not queue them."""
+
+    async def probe(self) -> None:
+        """Tries whether the store can be read and written, in a moment and beside what it is busy with.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE, STORAGE_FULL or DATA_CORRUPT; the message says what is wrong, without
+                content, and what to do.
+        """
+
     async def compact(self) -> bool:
         """Makes erased bytes leave the files (write-ahead log included). False: readers stood in the way, try again."""
 

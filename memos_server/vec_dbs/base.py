@@ -254,3 +254,10 @@ class SearchIndex(Protocol):
 
     async def stats(self, cube_uid: str) -> IndexStats:
         """Returns the size of the cube's index."""
+
+    async def probe(self) -> None:
+        """Tries whether the index can be used, in a moment and beside what it is busy with.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE or STORAGE_FULL; the message says what is wrong and what to do.
+        """

@@ -182,6 +182,9 @@ class NaiveIndex:
             disk_bytes=0,
         )
 
+    async def probe(self) -> None:
+        """See SearchIndex."""
+
     def _content(self, cube_uid: str, version: IndexVersion) -> IndexContent | None:
         return None if version.content is None else self.contents_by_key[cube_uid].get(version.content)
 

@@ -20,9 +20,11 @@ from typing import Any, TypeVar, cast
 
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import Reader, Writer
+from memos_server.graph_dbs.sqlite.probing import try_record
 from memos_server.graph_dbs.sqlite.reader import SqliteReader
 from memos_server.graph_dbs.sqlite.schema import migrate
 from memos_server.graph_dbs.sqlite.writer import KeyCounters, SqliteWriter
+from memos_server.telemetry.probing import identity
 
 T = TypeVar("T")
 
@@ -68,6 +70,7 @@ class SqliteRecordStore:
         self._thread: threading.Thread | None = None
         self._writer: sqlite3.Connection | None = None
         self._generation = 0
+        self._identity = (0, 0)
 
     @property
     def access_generation(self) -> int | None:
@@ -105,6 +108,7 @@ class SqliteRecordStore:
         except sqlite3.DatabaseError as error:
             raise MipError("DATA_CORRUPT", f"the record {self._path} is damaged ({error}); {_REPAIR}") from error
         self._writer = connection
+        self._identity = identity(self._path)
 
     async def close(self) -> None:
         """See RecordStore."""
@@ -222,6 +226,16 @@ class SqliteRecordStore:
             future.set_result(result)
         for future, cause in failed:
             future.set_exception(cause)
+
+    @property
+    def waiting_writes(self) -> int:
+        """See RecordStore."""
+        return self._queue.qsize()
+
+    async def probe(self) -> None:
+        """See RecordStore."""
+        # In a thread of its own: reads and writes that take long are no fault of the store.
+        await asyncio.to_thread(try_record, self._path, self._identity)
 
     async def compact(self) -> bool:
         """See RecordStore."""

@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+from memos_server.telemetry.probing import try_folder
 from memos_server.vec_dbs.base import IndexBatch, IndexQuery, IndexResult, IndexStats
 from memos_server.vec_dbs.embedded import snapshot
 from memos_server.vec_dbs.embedded.cube_index import BatchRefusedError, CubeIndex
@@ -187,6 +188,10 @@ class EmbeddedIndex:
                 )
 
         return await self._run(work)
+
+    async def probe(self) -> None:
+        """See SearchIndex: whether a snapshot could be written."""
+        await asyncio.to_thread(try_folder, self._root)
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._workers is None:
