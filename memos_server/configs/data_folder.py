@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -94,7 +95,7 @@ class DataFolder:
             SetupError: Another server uses it, it is not writable, or a newer version made it.
         """
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make()
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._not_writable(error) from error
@@ -111,6 +112,16 @@ class DataFolder:
             os.close(lock)
             raise
         self._lock = lock
+
+    def _make(self) -> None:
+        """Makes the folder where it is missing, durably: its entry lies in the folder above."""
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The nearest one always: a start that was cut off may have made the folder and no more.
+        for folder in reversed(made or [self.path]):
+            # A folder above that this user cannot read was made, and made durable, by somebody else.
+            with suppress(PermissionError):
+                fsync_folder(folder.parent)
 
     def _not_writable(self, error: OSError) -> SetupError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
