@@ -20,13 +20,14 @@ from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_SECRET
 from memos_server.api.accounts import Accounts, RefusedCalls
 from memos_server.api.endpoints import Server
 from memos_server.api.page_tokens import PageTokens
+from memos_server.api.quotas import Quotas
 from memos_server.api.server import build, services, set_serving
 from memos_server.api.tokens import TokenSigner, audience_of
 from memos_server.configs.backends import load_backend
 from memos_server.configs.data_folder import DataFolder
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import create_secret, read_secret
-from memos_server.configs.settings import Settings
+from memos_server.configs.settings import PrincipalQuota, Settings
 from memos_server.configs.tls import server_credentials
 from memos_server.embedders.base import Embedder, EmbedderUnavailableError
 from memos_server.embedders.service import EmbeddingService
@@ -103,8 +104,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         signer = TokenSigner.open(folder.token_key, audience_of(folder.token_key))
         await _ensure_admin(store, folder, signer)
         mos = await _parts(settings, folder, store, signer, stack)
-        accounts = Accounts(store, signer)
-        server, status = build(Server(mos, accounts, RefusedCalls(store)))
+        quotas = _quotas(settings)
+        accounts = Accounts(store, signer, quotas, client_certificates=settings.tls.client_ca is not None)
+        server, status = build(Server(mos, accounts, RefusedCalls(store), quotas))
         address = _listen(server, settings, credentials)
         await server.start()
         stack.push_async_callback(_drain, server, status, mos)
@@ -115,6 +117,12 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         stack.callback(folder.remove_server_info)
         await set_serving(status, True)
         yield Running(address, mos, folder)
+
+
+def _quotas(settings: Settings) -> Quotas:
+    # The local administrator reads the data folder anyway: limiting it by default would protect nobody.
+    own = {LOCAL_ADMIN.removeprefix("principals/"): PrincipalQuota(), **settings.quotas.principals}
+    return Quotas(settings.quotas, own, settings.quotas.unauthenticated_per_second)
 
 
 async def _parts(

@@ -7,29 +7,31 @@ nobody learns anything of a request's validity without a token, and nothing is l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple, NoReturn, cast
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from memos_server import names
 from memos_server._pb.mip.v1 import options_pb2
 from memos_server._pb.mip.v1.cube_service_pb2 import WatchCubeResponse
 from memos_server.api.accounts import REFUSED, Accounts, RefusedCalls
+from memos_server.api.quotas import Quotas
 from memos_server.api.resources import Rule, rule_of
+from memos_server.api.standing import Standing
 from memos_server.api.status import from_exception, message_of, status_code, trailing_metadata
 from memos_server.api.validation import validate
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import PrincipalAccess
-from memos_server.mem_os.access import require, view_of
+from memos_server.mem_os.access import require
 from memos_server.mem_os.context import Call, Mos
 from memos_server.telemetry.calls import CURRENT
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
+T = TypeVar("T")
 UseCase = Callable[..., Any]
 
 _INLINE_BYTES = 25_000
@@ -43,6 +45,7 @@ class Server(NamedTuple):
     mos: Mos
     accounts: Accounts
     refused: RefusedCalls
+    quotas: Quotas
 
 
 class Endpoint:
@@ -70,14 +73,15 @@ class Endpoint:
             )
         return self._request_class.FromString(raw)
 
-    async def _call(self, context: Context) -> Call:
+    async def _call(self, context: Context, size: int) -> Call:
         if self._rule.permission == options_pb2.PERMISSION_OPEN:
+            self._server.quotas.stranger(context.peer())
             return Call(self._path, _ANYONE)
-        metadata = context.invocation_metadata() or ()
-        access, token_id = await self._server.accounts.authenticate([(key, value) for key, value in metadata])
+        access, credentials, expiry = await self._server.accounts.authenticate(context)
         if (seen := CURRENT.get()) is not None:
             seen.principal = access.principal
-        return Call(self._path, access, token_id)
+        self._server.quotas.call(access.principal, size)
+        return Call(self._path, access, credentials, expiry)
 
     async def _admit(self, call: Call, request: Message, size: int) -> None:
         if size > _INLINE_BYTES:
@@ -93,7 +97,7 @@ class Endpoint:
         """Serves a unary call."""
         call = None
         try:
-            call = await self._call(context)
+            call = await self._call(context, len(raw))
             request = self._parse(raw)
             await self._admit(call, request, len(raw))
             response: Message = await self._use_case(self._server.mos, call, request)
@@ -107,57 +111,55 @@ class Endpoint:
         call = None
         try:
             seen = self._server.mos.access.generation
-            call = await self._call(context)
-            caller = call
-            first = await anext(aiter(frames), None)
-            if first is None:
-                raise MipError("INVALID_STREAM", "the stream is empty")
-            request = self._parse(first)
-            await self._admit(call, request, len(first))
-
-            async def parsed() -> AsyncIterator[Message]:
-                nonlocal seen
-                async for raw in frames:
-                    if seen != self._server.mos.access.generation:
-                        seen = self._server.mos.access.generation
-                        await self._still_permitted(caller, request)
-                    frame = self._parse(raw)
-                    validate(frame)
-                    yield frame
-
-            response: Message = await self._use_case(self._server.mos, call, request, parsed())
-            return response.SerializeToString()
+            call = await self._call(context, 0)
+            with self._server.quotas.stream(call.principal):
+                first = await anext(aiter(frames), None)
+                if first is None:
+                    raise MipError("INVALID_STREAM", "the stream is empty")
+                await self._server.quotas.frame(call.principal, len(first))
+                request = self._parse(first)
+                await self._admit(call, request, len(first))
+                standing = self._standing(call, request, seen)
+                try:
+                    response = await self._use_case(self._server.mos, call, request, self._rest(frames, call, standing))
+                finally:
+                    standing.close()
+            return cast("Message", response).SerializeToString()
         except Exception as error:
             await self._fail(context, call, error)
+
+    async def _rest(self, frames: AsyncIterator[bytes], call: Call, standing: Standing) -> AsyncIterator[Message]:
+        following = aiter(frames)
+        while (raw := await standing.during(_following(following))) is not None:
+            await standing.during(self._server.quotas.frame(call.principal, len(raw)))
+            frame = self._parse(raw)
+            validate(frame)
+            yield frame
+
+    def _standing(self, call: Call, request: Message, seen: int) -> Standing:
+        return Standing(self._server.accounts, self._server.mos.access, self._rule, call, request, seen)
 
     async def stream(self, raw: bytes, context: Context) -> None:
         """Serves a call whose response is a stream; it ends when the caller loses its right to it."""
         call = None
         try:
             seen = self._server.mos.access.generation
-            call = await self._call(context)
+            call = await self._call(context, len(raw))
             request = self._parse(raw)
             await self._admit(call, request, len(raw))
-            await self._send(context, call, request, seen)
+            with self._server.quotas.stream(call.principal):
+                await self._send(context, call, request, seen)
         except Exception as error:
             await self._fail(context, call, error)
 
     async def _send(self, context: Context, call: Call, request: Message, seen: int) -> None:
         mos = self._server.mos
         frames: AsyncIterator[Message] = self._use_case(mos, call, request)
-        changed = asyncio.ensure_future(mos.access.wait(seen))
-        upcoming: asyncio.Future[Message | None] | None = None
+        standing = self._standing(call, request, seen)
         last_revision = max(getattr(request, "start_revision", 0) - 1, 0)
         try:
             while True:
-                upcoming = asyncio.ensure_future(cast("Awaitable[Message | None]", anext(frames, None)))
-                while not upcoming.done():
-                    await asyncio.wait({upcoming, changed}, return_when=asyncio.FIRST_COMPLETED)
-                    if changed.done():
-                        seen = mos.access.generation
-                        changed = asyncio.ensure_future(mos.access.wait(seen))
-                        await self._still_permitted(call, request)
-                frame = upcoming.result()
+                frame = await standing.during(_following(frames))
                 if frame is None:
                     return
                 try:
@@ -172,10 +174,7 @@ class Endpoint:
                 if isinstance(frame, WatchCubeResponse) and frame.HasField("end"):
                     last_revision = frame.end.revision
         finally:
-            changed.cancel()
-            if upcoming is not None and not upcoming.done():
-                upcoming.cancel()
-                await asyncio.gather(upcoming, return_exceptions=True)
+            standing.close()
             await frames.aclose()  # type: ignore[attr-defined]
 
     async def _write(self, context: Context, frame: Message) -> None:
@@ -183,15 +182,6 @@ class Endpoint:
         await context.write(data)
         if (seen := CURRENT.get()) is not None:
             seen.response_bytes += len(data)
-
-    async def _still_permitted(self, call: Call, request: Message) -> None:
-        access = await self._server.accounts.access(call.principal, call.token_id)
-        resources = self._rule.resolve(request)
-        require(access, self._rule.permission, resources)
-        cubes = {names.cube_of(resource) for resource in resources}
-        if any(view_of(access, cube) != view_of(call.access, cube) for cube in cubes):
-            # What the caller sees has changed in the middle of a stream: it begins anew with what it sees now.
-            raise MipError("PERMISSION_DENIED", "the caller's grants changed; open the stream again")
 
     async def _fail(self, context: Context, call: Call | None, error: Exception) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
@@ -202,3 +192,7 @@ class Endpoint:
         if known.reason in REFUSED:
             await self._server.refused.count(call.principal if call else "", self._path, known.reason)
         await context.abort(status_code(known), message_of(known), trailing_metadata(known))
+
+
+async def _following(items: AsyncIterator[T]) -> T | None:
+    return await anext(items, None)

@@ -10,6 +10,7 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,12 +45,12 @@ class Claims(NamedTuple):
 
     Attributes:
         principal: The caller's name, `principals/{principal}`.
-        token_id: The token's `jti`, a UUID, by which it is revoked.
+        id: The token's `jti`, a UUID, by which it is revoked.
         expiry: When it ends, whole seconds since the epoch.
     """
 
     principal: str
-    token_id: str
+    id: str
     expiry: int
 
 
@@ -136,18 +137,21 @@ class TokenSigner:
         }
         return IssuedToken(jwt.encode(claims, self._key, algorithm=ALGORITHM), token_id, expiry)
 
-    def verify(self, token: str, now: float | None = None) -> Claims:
+    def verify(self, token: str, now: float | None = None, before_check: Callable[[], None] | None = None) -> Claims:
         """Returns what a token says.
 
         Args:
             token: The compact JWT, as the caller sent it.
             now: Seconds since the epoch; None takes the clock's.
+            before_check: Called before a signature is checked that was not seen before; what it raises ends the call.
 
         Raises:
             MipError: TOKEN_INVALID when it is malformed, forged or for another server; TOKEN_EXPIRED.
         """
         at = time.time() if now is None else now
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
+            if before_check is not None:
+                before_check()
             raise _invalid()
         digest = hashlib.sha256(token.encode("ascii")).digest()
         with self._lock:
@@ -155,6 +159,8 @@ class TokenSigner:
             if claims is not None:
                 self._cache.move_to_end(digest)
         if claims is None:
+            if before_check is not None:
+                before_check()
             claims = self._verified(token, at)
             with self._lock:
                 self._cache[digest] = claims

@@ -1,4 +1,8 @@
-"""TLS: certificates for a first set-up (`memos tls init`), and the rule that no token crosses a network in clear."""
+"""TLS: certificates for a network of one's own (`memos tls`), and the rule that no token crosses a network in clear.
+
+A client certificate names its principal by one URI, `mip:principals/{principal}`, among its alternative names, and is
+revoked by its id, a UUID made of its SHA-256 fingerprint, as a token is by its own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
+from uuid import UUID
 
 import grpc
 from cryptography import x509
@@ -14,6 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from memos_server import names
+from memos_server._pb.mip.v1.options_pb2 import FORMAT_ID
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import read_secret, write_file
 from memos_server.configs.settings import Settings
@@ -22,7 +29,14 @@ CA_LIFETIME: Final = datetime.timedelta(days=3650)
 LEAF_LIFETIME: Final = datetime.timedelta(days=397)
 """How long certificates hold: the authority ten years, the others the 397 days that TLS clients widely accept."""
 
+RENEW_BEFORE: Final = datetime.timedelta(days=30)
+"""How long before its end a certificate is worth a warning."""
+
+URI_SCHEME: Final = "mip:"
+"""Begins the alternative name of a certificate that names a principal."""
+
 _BACKDATE: Final = datetime.timedelta(minutes=5)
+_RESERVED: Final = frozenset({"ca", "server"})
 
 
 class TlsFiles(NamedTuple):
@@ -34,6 +48,65 @@ class TlsFiles(NamedTuple):
     server_key: Path
     client_cert: Path
     client_key: Path
+
+
+class ClientFiles(NamedTuple):
+    """What `client` writes."""
+
+    client_cert: Path
+    client_key: Path
+
+
+class Shown(NamedTuple):
+    """What a certificate says, for people.
+
+    Attributes:
+        subject: Its common name, or the whole subject.
+        principals: The principals that it names: none, one, or, wrongly, several.
+        certificate_id: What `memos token revoke` takes.
+        not_after: When it expires.
+    """
+
+    subject: str
+    principals: list[str]
+    certificate_id: str
+    not_after: datetime.datetime
+
+
+def certificate_names(cert: x509.Certificate) -> list[str]:
+    """Returns what the `mip:` names of a certificate say, `principals/{principal}` in a sound one, as they stand there.
+
+    Raises:
+        ValueError: The extension does not parse.
+    """
+    try:
+        alternatives = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    uris = alternatives.get_values_for_type(x509.UniformResourceIdentifier)
+    # A scheme is compared without case (RFC 3986, section 3.1).
+    return [uri[len(URI_SCHEME) :] for uri in uris if uri[: len(URI_SCHEME)].lower() == URI_SCHEME]
+
+
+def certificate_id(cert: x509.Certificate) -> str:
+    """Returns the id by which a certificate is revoked: the first 16 bytes of its SHA-256 fingerprint as a UUIDv8
+    (RFC 9562, section 5.8), so that it is no token's id."""
+    digest = bytearray(cert.fingerprint(hashes.SHA256())[:16])
+    digest[6] = digest[6] & 0x0F | 0x80
+    digest[8] = digest[8] & 0x3F | 0x80
+    return str(UUID(bytes=bytes(digest)))
+
+
+def show(path: Path) -> Shown:
+    """Returns what the first certificate of a PEM file says.
+
+    Raises:
+        SetupError: The file cannot be read, or holds none.
+    """
+    cert = _certificates(path, _read_public(path))[0]
+    common = cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    subject = str(common[0].value) if common else cert.subject.rfc4514_string()
+    return Shown(subject, certificate_names(cert), certificate_id(cert), cert.not_valid_after_utc)
 
 
 def is_loopback(host: str) -> bool:
@@ -112,15 +185,16 @@ def init(folder: Path, hosts: Sequence[str], client: str = "client", renew: bool
     Args:
         folder: Where to, made with 0700 where it is missing; keys are 0600.
         hosts: DNS names and IP addresses of the server, at least one; `localhost`, 127.0.0.1 and ::1 are added.
-        client: The principal id in the client certificate's subject.
+        client: The id of the principal that the client certificate authenticates.
         renew: True keeps the authority and replaces the other two; clients that trust it go on trusting.
 
     Raises:
-        SetupError: A host is neither name nor address, or files are there already and `renew` is false.
+        SetupError: A host is neither name nor address, `client` is no id, or files are there and `renew` is false.
     """
     files = TlsFiles(
         *(folder / name for name in ("ca.pem", "ca.key", "server.pem", "server.key", "client.pem", "client.key"))
     )
+    _check_client(client)
     alternatives = _alternative_names(hosts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     present = [path.name for path in files if path.exists()]
@@ -132,10 +206,49 @@ def init(folder: Path, hosts: Sequence[str], client: str = "client", renew: bool
     authority = _load_authority(files) if renew else _make_authority(files)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
     _make_leaf(authority, hosts[0], alternatives, usage, files.server_cert, files.server_key)
-    subject = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"mip:principals/{client}")])
-    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
-    _make_leaf(authority, client, subject, usage, files.client_cert, files.client_key)
+    _make_client(authority, client, ClientFiles(files.client_cert, files.client_key))
     return files
+
+
+def client(folder: Path, principal: str, renew: bool = False) -> ClientFiles:
+    """Writes a certificate for one more client, `{principal}.pem` and `{principal}.key`, of the authority in a folder.
+
+    Args:
+        folder: Where `init` wrote the authority.
+        principal: The id of the principal that it authenticates.
+        renew: True replaces the files; the earlier certificate holds on until it expires or is revoked.
+
+    Raises:
+        SetupError: The id is none, the authority is missing, or files are there already and `renew` is false.
+    """
+    _check_client(principal)
+    files = ClientFiles(folder / f"{principal}.pem", folder / f"{principal}.key")
+    authority_files = TlsFiles(folder / "ca.pem", folder / "ca.key", *files, *files)
+    if not authority_files.ca_key.exists():
+        raise SetupError(f"{folder} holds no ca.key.", "Make an authority with `memos tls init`, or name its folder.")
+    authority = _load_authority(authority_files)
+    present = [path.name for path in files if path.exists()]
+    if present and not renew:
+        raise SetupError(
+            f"{folder} holds {', '.join(present)} already.", "Pass --renew to replace them, or name another principal."
+        )
+    _make_client(authority, principal, files)
+    return files
+
+
+def _check_client(principal: str) -> None:
+    if not names.matches(FORMAT_ID, principal) or principal.lower() in _RESERVED:
+        raise SetupError(
+            f"{principal!r} is no id of a principal with a certificate.",
+            "Ids are 1 to 128 of a-z A-Z 0-9 . _ -, the first of them a letter or digit, and not `ca` or `server`.",
+        )
+
+
+def _make_client(authority: _Authority, principal: str, files: ClientFiles) -> None:
+    uri = x509.UniformResourceIdentifier(URI_SCHEME + names.principal_name(principal))
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    alternatives = x509.SubjectAlternativeName([uri])
+    _make_leaf(authority, principal, alternatives, usage, files.client_cert, files.client_key)
 
 
 class _Authority(NamedTuple):

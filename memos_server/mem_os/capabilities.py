@@ -20,7 +20,7 @@ PROTOCOL_VERSION = "1.0-alpha"
 async def get_capabilities(mos: Mos, call: Call, request: GetCapabilitiesRequest) -> GetCapabilitiesResponse:
     """See ServerService.GetCapabilities."""
     del call, request
-    settings = mos.settings.limits
+    settings, quotas = mos.settings.limits, mos.settings.quotas
     response = GetCapabilitiesResponse(
         protocol_version=PROTOCOL_VERSION,
         server_name="memos",
@@ -42,6 +42,9 @@ async def get_capabilities(mos: Mos, call: Call, request: GetCapabilitiesRequest
             max_blob_bytes=settings.max_blob_bytes,
             request_id_retention_seconds=settings.request_id_retention_seconds,
             max_search_cubes=settings.max_search_cubes,
+            max_calls_per_second=quotas.calls_per_second,
+            max_open_streams=quotas.open_streams,
+            max_bytes_per_second=quotas.bytes_per_second,
             max_bulk_memories=settings.max_bulk_memories,
             max_bulk_bytes=settings.max_bulk_bytes,
         ),

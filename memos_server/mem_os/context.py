@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,12 +38,14 @@ class Call:
     Attributes:
         method: The full method, such as `/mip.v1.MemoryService/AddMemories`.
         access: Who calls, with all grants.
-        token_id: The id of the token that authenticated the call.
+        credentials: The ids of the token and the certificate that authenticated the call.
+        expiry: When the first of them ends, seconds since the epoch.
     """
 
     method: str
     access: PrincipalAccess
-    token_id: str = ""
+    credentials: tuple[str, ...] = ()
+    expiry: float = math.inf
 
     @property
     def principal(self) -> str:
