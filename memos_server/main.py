@@ -101,6 +101,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         store: RecordStore = load_backend("memos.graph_dbs", settings.record.backend, data, **settings.record.config)
         await store.open()
         stack.push_async_callback(store.close)
+        folder.up_to_date()
         signer = TokenSigner.open(folder.token_key, audience_of(folder.token_key))
         await _ensure_admin(store, folder, signer)
         mos = await _parts(settings, folder, store, signer, stack)

@@ -1,6 +1,9 @@
 """The data folder: one place on disk that holds a server's record, index, blobs, keys and models.
 
-Only one server works in it at a time (flock), and `FORMAT` keeps an older server out of a newer server's folder.
+Only one server works in it at a time (flock). Its format has one number, for everything in it that is not derived: the
+layout, the keys, the blobs, and the record's schema, whose `user_version` is the same number. `FORMAT` states it, with
+the server that wrote it, and keeps older servers out. What is derived has versions of its own: an index of another
+version is made anew.
 """
 
 from __future__ import annotations
@@ -14,11 +17,51 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple
 
+from memos_server import __version__
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import fsync_folder, read_secret, write_file
 
 FORMAT_VERSION: Final = 1
-"""The version of the folder's layout that this server reads and writes."""
+"""The number of the format that this server writes. It reads this one and brings older ones up to date. Every migration
+of the record raises it; a change of the layout alone is an empty migration."""
+
+THIS_SERVER: Final = f"memos-mip {__version__}"
+BACKUP_MANIFEST: Final = "backup.json"
+"""The file that makes a folder a backup: no server starts on one."""
+
+_SQLITE_MAGIC: Final = b"SQLite format 3\0"
+
+
+def refuse_newer(where: str, number: int, writer: str = "") -> None:
+    """Refuses what a newer server wrote.
+
+    Args:
+        where: What is refused, such as `The data folder /var/lib/memos`.
+        number: The number of its format.
+        writer: The server that wrote it, as far as is known.
+
+    Raises:
+        SetupError: The number is above FORMAT_VERSION.
+    """
+    if number > FORMAT_VERSION:
+        by = f", written by {writer}" if writer else ""
+        raise SetupError(
+            f"{where} has format {number}{by}; this server, {THIS_SERVER}, reads up to {FORMAT_VERSION}.",
+            f"Start {writer or 'the newer server that wrote it'}, or restore a backup of before the upgrade into a new "
+            "folder.",
+        )
+
+
+class Format(NamedTuple):
+    """What `FORMAT` says.
+
+    Attributes:
+        number: The number of the folder's format.
+        writer: The server that started last in it; empty when unknown.
+    """
+
+    number: int
+    writer: str
 
 
 class ServerInfo(NamedTuple):
@@ -95,13 +138,16 @@ class DataFolder:
             SetupError: Another server uses it, it is not writable, or a newer version made it.
         """
         try:
-            self._make()
+            # Before anything is touched; and again under the lock, when nobody else can change it.
+            self._check()
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._not_writable(error) from error
         try:
             self._claim(lock)
-            self._check_format()
+            if self._check() is None:
+                self._write_format()
             for folder in (self.index, self.blobs, self.models, self.token_key.parent):
                 folder.mkdir(mode=0o700, exist_ok=True)
             fsync_folder(self.path)
@@ -144,30 +190,69 @@ class DataFolder:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
 
-    def _check_format(self) -> None:
+    def format(self) -> Format | None:
+        """Returns what `FORMAT` says; None when there is no such file.
+
+        Raises:
+            SetupError: It holds no version number, or cannot be read.
+        """
         path = self.path / "FORMAT"
-        if not path.exists():
-            if self.record.exists():
-                raise SetupError(
-                    f"The data folder {self.path} holds a record but no FORMAT file.",
-                    "Restore FORMAT from the same backup as the rest of the folder.",
-                )
-            write_file(path, f"{FORMAT_VERSION}\n".encode("ascii"))
-            return
-        text = path.read_bytes()[:32].decode("ascii", errors="replace").strip()
-        if not text.isdecimal() or int(text) < 1:
+        try:
+            with path.open("rb") as file:
+                lines = file.read(256).decode("ascii", errors="replace").splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise SetupError(f"{path} cannot be read: {error.strerror}.", "Make it readable by this user.") from error
+        number = lines[0].strip() if lines else ""
+        if not number.isdecimal() or int(number) < 1:
             raise SetupError(f"{path} holds no version number.", "Restore it from a backup of the folder.")
-        if int(text) > FORMAT_VERSION:
+        writer = lines[1].strip() if len(lines) > 1 else ""
+        return Format(int(number), writer if writer.isprintable() else "")
+
+    def _check(self) -> Format | None:
+        """Returns what `FORMAT` says, and refuses what is no data folder or a newer server's; only reads."""
+        if (self.path / BACKUP_MANIFEST).exists():
             raise SetupError(
-                f"The data folder {self.path} has format {text}; this server reads up to {FORMAT_VERSION}.",
-                "Start the newer version of the server that wrote it.",
+                f"{self.path} is a backup, not a data folder.",
+                f"Make a data folder of it: memos restore {self.path} --data DIR.",
             )
+        stated = self.format()
+        where = f"The data folder {self.path}"
+        if stated is not None:
+            refuse_newer(where, stated.number, stated.writer)
+        elif self.record.exists():
+            raise SetupError(
+                f"{where} holds a record but no FORMAT file.",
+                "Restore FORMAT from the same backup as the rest of the folder.",
+            )
+        refuse_newer(f"The record of {where[0].lower()}{where[1:]}", self._record_number())
+        return stated
+
+    def _record_number(self) -> int:
+        """Returns the number that the record's file states in its header; 0 when there is no such header."""
+        try:
+            with self.record.open("rb") as file:
+                header = file.read(100)
+        except OSError:
+            # Whoever opens the record says what is wrong with it.
+            return 0
+        return int.from_bytes(header[60:64], "big") if header.startswith(_SQLITE_MAGIC) else 0
+
+    def up_to_date(self) -> None:
+        """States in `FORMAT` that everything is of this server's format, once the record is."""
+        if self.format() != (FORMAT_VERSION, THIS_SERVER):
+            self._write_format()
+
+    def _write_format(self) -> None:
+        write_file(self.path / "FORMAT", f"{FORMAT_VERSION}\n{THIS_SERVER}\n".encode("ascii"))
 
     def close(self) -> None:
         """Removes `server.json` and unlocks the folder; a second call does nothing."""
         if self._lock is None:
             return
         self.remove_server_info()
+        os.ftruncate(self._lock, 0)
         os.close(self._lock)
         self._lock = None
 

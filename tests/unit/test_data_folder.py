@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from memos_server.configs.data_folder import DataFolder
+from memos_server.configs.data_folder import THIS_SERVER, DataFolder
 from memos_server.configs.errors import SetupError
 
 
 def test_a_new_folder_is_the_owners_alone_and_has_its_parts(tmp_path: Path) -> None:
     with DataFolder(tmp_path / "deep" / "data") as folder:
         assert folder.path.stat().st_mode & 0o777 == 0o700
-        assert (folder.path / "FORMAT").read_text(encoding="ascii") == "1\n"
+        assert (folder.path / "FORMAT").read_text(encoding="ascii") == f"1\n{THIS_SERVER}\n"
         assert (folder.path / "lock").stat().st_mode & 0o777 == 0o600
         for part in (folder.index, folder.blobs, folder.models, folder.path / "keys"):
             assert part.stat().st_mode & 0o777 == 0o700
@@ -51,7 +51,7 @@ def test_a_killed_servers_lock_ends_with_it(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "FORMAT").write_text("2\n", encoding="ascii")
-    with pytest.raises(SetupError, match="has format 2; this server reads up to 1"):
+    with pytest.raises(SetupError, match="has format 2; this server, memos-mip .*, reads up to 1"):
         DataFolder(tmp_path).open()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import AuditRow, Kind, Reader, Writer
 from memos_server.graph_dbs.sqlite import SqliteRecordStore
@@ -193,11 +194,11 @@ async def test_a_record_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path
         db.execute("CREATE TABLE of_the_future (x)")
     db.close()
     store = SqliteRecordStore(str(tmp_path))
-    with pytest.raises(MipError) as raised:
+    with pytest.raises(SetupError) as raised:
         await store.open()
     await store.close()
-    assert "999" in raised.value.message
-    assert "newer server" in raised.value.message
+    assert "has format 999; this server, " in raised.value.message
+    assert raised.value.remedy.startswith("Start the newer server that wrote it")
     with sqlite3.connect(tmp_path / "record.sqlite") as db:
         assert [name for (name,) in db.execute("SELECT name FROM sqlite_master")] == ["of_the_future"]
     db.close()

@@ -1,10 +1,20 @@
-"""The schema, as forward-only migrations; `PRAGMA user_version` counts those that have run."""
+"""The schema, as forward-only migrations; `PRAGMA user_version` counts those that have run.
+
+It is the number of the data folder's format (`configs.data_folder`): a new migration raises FORMAT_VERSION, and needs a
+fixture of a folder that it wrote (`tools/make_folder_fixture.py`).
+"""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from pathlib import Path
 
-from memos_server.errors import MipError
+from memos_server.configs.data_folder import refuse_newer
+from memos_server.configs.secret_files import fsync_folder
+from memos_server.graph_dbs.sqlite.copying import copy_record
+
+_LOG = logging.getLogger(__name__)
 
 # Items are clustered by cube and kind, so that listing a cube reads neighbouring pages. Versions and contents are
 # append-only in commit order: the changes of a commit are the `change_count` versions from `first_version` on.
@@ -88,16 +98,57 @@ MIGRATIONS = [
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Brings the schema up to date.
+    """Brings the schema up to date, each version in one transaction, after a copy of the record was put beside it.
 
     Raises:
-        MipError: INTERNAL when the file was written by a newer version.
+        SetupError: A newer server wrote the record.
+        sqlite3.Error: A migration could not be done; the record is as the version before left it.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise MipError(
-            "INTERNAL",
-            f"the record has schema {version}, this server knows schemas up to {len(MIGRATIONS)}; run a newer server",
-        )
+    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    refuse_newer(f"The record {path}", version)
+    if version == len(MIGRATIONS):
+        return
+    if version:
+        _copy_before(connection, path, version)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version = {number};COMMIT;")
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;{script};PRAGMA user_version = {number};COMMIT;")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    # The file itself now states the version: an older server sees it before it opens the database.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _copy_before(connection: sqlite3.Connection, path: Path, version: int) -> None:
+    copy = path.with_name(f"{path.stem}.v{version}{path.suffix}")
+    temporary = copy.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        copy_record(connection, temporary)
+        temporary.replace(copy)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+    _LOG.warning(
+        "the record is brought from format %d to %d; as it was it lies in %s until you delete it, or a purge does",
+        version,
+        len(MIGRATIONS),
+        copy,
+    )
+
+
+def drop_copies(path: Path) -> None:
+    """Removes the copies that migrations of a record made: what is purged from the record must not stay in them.
+
+    Args:
+        path: The record.
+    """
+    copies = list(path.parent.glob(f"{path.stem}.v*{path.suffix}"))
+    for copy in copies:
+        copy.unlink()
+    if copies:
+        fsync_folder(path.parent)

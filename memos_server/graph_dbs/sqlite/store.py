@@ -22,7 +22,7 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import Reader, Writer
 from memos_server.graph_dbs.sqlite.probing import try_record
 from memos_server.graph_dbs.sqlite.reader import SqliteReader
-from memos_server.graph_dbs.sqlite.schema import migrate
+from memos_server.graph_dbs.sqlite.schema import drop_copies, migrate
 from memos_server.graph_dbs.sqlite.writer import KeyCounters, SqliteWriter
 from memos_server.telemetry.probing import identity
 
@@ -246,6 +246,7 @@ class SqliteRecordStore:
                 connection = self._local.checkpointer = self._connect()
                 # While it waits for readers, a checkpoint keeps writers out: it waits briefly, and is tried again.
                 connection.execute("PRAGMA busy_timeout = 50")
+            drop_copies(self._path)
             busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             return not busy
 
