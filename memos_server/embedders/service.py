@@ -20,6 +20,8 @@ _ENTRY_BYTES: Final = 256
 _HASHED_INLINE: Final = 65_536
 """Characters that are hashed on the event loop; more would hold it up."""
 
+_PROBE: Final = "well"
+
 Vector = NDArray[np.float32]
 _Answer = Callable[["list[_Task]", "list[Vector] | Exception"], None]
 
@@ -196,6 +198,27 @@ class EmbeddingService:
     async def embed_query(self, text: str) -> Vector:
         """Embeds a query, ahead of the bulk; see `embed`."""
         return (await self._embed([text], query=True))[0]
+
+    @property
+    def waiting(self) -> int:
+        """The number of texts that are not embedded yet."""
+        return len(self._unanswered)
+
+    async def probe(self) -> None:
+        """Tries whether the model embeds, beside what is queued.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE.
+        """
+        if self._embedder is None or self._closed:
+            return
+        try:
+            vectors = await asyncio.to_thread(self._embedder.embed, [_PROBE])
+        except Exception as error:
+            name = type(error).__name__
+            raise MipError("BACKEND_UNAVAILABLE", f"the model fails ({name}); restart the server") from error
+        if vectors.shape != (1, self._embedder.dimension) or not np.isfinite(vectors).all():
+            raise MipError("BACKEND_UNAVAILABLE", "the model returns no vector; install it again and restart the server")
 
     def forget(self) -> None:
         """Empties the cache, so that no vector of a purged text stays; what is under way is not cached either."""

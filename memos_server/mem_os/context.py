@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from memos_server.mem_os.paging import TokenCodec
     from memos_server.mem_os.principals import TokenIssuer
     from memos_server.mem_os.staging import Staging
+    from memos_server.mem_os.vitals import Vitals
     from memos_server.mem_scheduler.jobs import JobRunner
     from memos_server.memories.registry import MemoryTypes
 
@@ -83,6 +84,7 @@ class Mos:
     issuer: TokenIssuer
     audience: str
     staging: Staging
+    vitals: Vitals
     services: Sequence[str] = ()
     cpu: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="cpu"))
     heads: Heads = field(default_factory=Heads)

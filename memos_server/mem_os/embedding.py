@@ -16,6 +16,7 @@ from memos_server.errors import MipError
 from memos_server.mem_os.context import Mos
 from memos_server.mem_os.sealing import Draft
 from memos_server.memories import rules
+from memos_server.telemetry.calls import step
 
 NO_MODEL = "none"
 
@@ -31,6 +32,13 @@ class EmbeddingRunner(Protocol):
 
     async def embed_query(self, text: str) -> NDArray[np.float32]:
         """Returns the vector of a query, ahead of bulk work."""
+
+    @property
+    def waiting(self) -> int:
+        """The number of texts that are not embedded yet."""
+
+    async def probe(self) -> None:
+        """Tries whether the model embeds; raises MipError."""
 
     def forget(self) -> None:
         """Empties the cache of vectors."""
@@ -69,11 +77,24 @@ class Embeddings:
 
     async def embed(self, texts: Sequence[str]) -> Sequence[NDArray[np.float32]]:
         """Returns one L2-normalised float32 vector a text."""
-        return await self._runner.embed(texts)
+        with step("embed"):
+            return await self._runner.embed(texts)
 
     async def embed_query(self, text: str) -> NDArray[np.float32]:
         """Returns the vector of a query."""
-        return await self._runner.embed_query(text)
+        with step("embed"):
+            return await self._runner.embed_query(text)
+
+    @property
+    def waiting(self) -> int:
+        """The number of texts that are not embedded yet."""
+        return self._runner.waiting
+
+    async def probe(self) -> None:
+        """Tries whether the model embeds; raises MipError."""
+        if self.model is None:
+            raise MipError("EMBEDDER_UNAVAILABLE", self._missing or "no embedding model runs here")
+        await self._runner.probe()
 
     def forget(self) -> None:
         """Empties the cache, which may hold vectors of purged texts."""

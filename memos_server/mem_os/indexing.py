@@ -25,6 +25,7 @@ from memos_server.memories.analysis import ANALYZER_VERSION, analyze
 from memos_server.memories.entities import entities
 from memos_server.memories.indexed_text import indexed_text
 from memos_server.memories.registry import MemoryTypes
+from memos_server.telemetry.calls import step
 from memos_server.vec_dbs.base import (
     IndexBatch,
     IndexContent,
@@ -66,6 +67,7 @@ class IndexKeeper:
         self._wait_s = wait_s
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: dict[str, asyncio.Task[int]] = {}
+        self._behind: dict[str, str] = {}
         self._broken: dict[str, str] = {}
         self._failed: dict[str, float] = {}
         self._closing = False
@@ -102,15 +104,23 @@ class IndexKeeper:
         """Returns cube uid -> why its index cannot be written."""
         return dict(self._broken)
 
+    def behind(self) -> Mapping[str, str]:
+        """Returns cube uid -> cube id of the indexes that are being brought up to the log, or cannot be.
+
+        An index that nothing asked for since the server started may be behind too; the first search or write finds out.
+        """
+        return dict(self._behind)
+
     async def caught_up(self, cube: CubeRow) -> int:
         """Waits, within the limit, until the index has reached a cube's head; returns the revision it has reached."""
         indexed = await self._index.indexed_revision(cube.uid)
         if indexed >= cube.revision:
             return indexed
         try:
-            async with asyncio.timeout(self._wait_s):
-                while indexed < cube.revision and self._may_try(cube.uid) and not self._closing:
-                    indexed = await asyncio.shield(self._start(cube.id, cube.uid))
+            with step("index.wait"):
+                async with asyncio.timeout(self._wait_s):
+                    while indexed < cube.revision and self._may_try(cube.uid) and not self._closing:
+                        indexed = await asyncio.shield(self._start(cube.id, cube.uid))
         except Exception:
             # Out of time, or the index cannot be written, which the task has logged and `broken` tells.
             indexed = await self._index.indexed_revision(cube.uid)
@@ -125,12 +135,15 @@ class IndexKeeper:
         if task is None or task.done():
             task = asyncio.create_task(self._catch_up(cube_id, cube_uid), name=f"index {cube_uid}")
             self._tasks[cube_uid] = task
+            self._behind[cube_uid] = cube_id
             task.add_done_callback(lambda ended: self._ended(cube_id, cube_uid, ended))
         return task
 
     def _ended(self, cube_id: str, cube_uid: str, task: asyncio.Task[int]) -> None:
         if self._tasks.get(cube_uid) is task:
             del self._tasks[cube_uid]
+            if cube_uid not in self._broken:
+                self._behind.pop(cube_uid, None)
         if not task.cancelled() and task.exception() is not None:
             _LOG.error("index of cubes/%s: %s", cube_id, task.exception())
 
@@ -238,7 +251,8 @@ class IndexKeeper:
         """Asks the index of a cube. An index whose files were lost since it was asked for its revision is made anew."""
         if await self._index.indexed_revision(cube.uid) < query.revision:
             await self.caught_up(cube)
-        return await self._index.search(cube.uid, query)
+        with step("index.search"):
+            return await self._index.search(cube.uid, query)
 
     async def related(self, cube: CubeRow, query: IndexQuery, uids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
         """Returns the visible memories that share an entity with others."""

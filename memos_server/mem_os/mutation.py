@@ -22,6 +22,7 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import AuditRow, CommitRow, CubeRow, NewVersion, Reader, RequestKey, RequestRow, Writer
 from memos_server.mem_cube.log import append_commit, now_us
 from memos_server.mem_os.context import Call, Mos, existing_cube
+from memos_server.telemetry.calls import step
 
 R = TypeVar("R", bound=Message)
 
@@ -105,7 +106,8 @@ async def mutate(
         return outcome
 
     async def take_effect() -> Outcome[R]:
-        outcome = await mos.store.write(in_transaction)
+        with step("record.write"):
+            outcome = await mos.store.write(in_transaction)
         if outcome.cube is not None:
             mos.keeper.moved(outcome.cube.id, outcome.cube.uid, outcome.revision)
             mos.heads.moved(outcome.cube.uid)
