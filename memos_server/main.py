@@ -17,11 +17,13 @@ from grpc_health.v1 import _async as health_aio
 
 from memos_server._pb.mip.v1.access_pb2 import ROLE_ADMIN
 from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_SECRET
+from memos_server._pb.mip.v1.server_service_pb2 import GetServerStatsResponse
+from memos_server.blob_stores.base import BlobStore
 from memos_server.api.accounts import Accounts, RefusedCalls
 from memos_server.api.endpoints import Server
 from memos_server.api.page_tokens import PageTokens
 from memos_server.api.quotas import Quotas
-from memos_server.api.server import build, services, set_serving
+from memos_server.api.server import build, services, set_dependency, set_serving
 from memos_server.api.tokens import TokenSigner, audience_of
 from memos_server.configs.backends import load_backend
 from memos_server.configs.data_folder import DataFolder
@@ -38,6 +40,11 @@ from memos_server.mem_os import indexing
 from memos_server.mem_os.access import SERVER
 from memos_server.mem_os.compaction import compact
 from memos_server.mem_os.context import Mos
+from memos_server.mem_os.stats import server_stats
+from memos_server.mem_os.vitals import RECORD, Dependency, Vitals
+from memos_server.telemetry.prometheus import Metrics
+from memos_server.telemetry.tracing import Tracing
+from memos_server.vec_dbs.base import SearchIndex
 from memos_server.mem_os.embedding import Embeddings
 from memos_server.mem_os.indexing import IndexKeeper
 from memos_server.mem_os.staging import Staging
@@ -50,6 +57,7 @@ LOCAL_ADMIN = "principals/local-admin"
 _LOCAL_TTL_S = 366 * 86_400
 _GRACE_S = 5.0
 _HOUSEKEEPING_S = 3600.0
+_SCRAPE_S = 5.0
 
 
 def load_embedder(settings: Settings) -> tuple[Embedder | None, str]:
@@ -97,6 +105,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     credentials = server_credentials(settings)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(DataFolder(settings.data))
+        tracing = Tracing(settings.tracing) if settings.tracing.endpoint is not None else None
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
         data = str(settings.data)
         store: RecordStore = load_backend("memos.graph_dbs", settings.record.backend, data, **settings.record.config)
         await store.open()
@@ -107,16 +118,23 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         mos = await _parts(settings, folder, store, signer, stack)
         quotas = _quotas(settings)
         accounts = Accounts(store, signer, quotas, client_certificates=settings.tls.client_ca is not None)
-        server, status = build(Server(mos, accounts, RefusedCalls(store), quotas))
+        server, status = build(Server(mos, accounts, RefusedCalls(store), quotas), tracing=tracing)
         address = _listen(server, settings, credentials)
         await server.start()
         stack.push_async_callback(_drain, server, status, mos)
+        if settings.metrics.listen is not None:
+            metrics = Metrics(settings.metrics, partial(_stats_from_thread, mos, asyncio.get_running_loop()))
+            stack.push_async_callback(asyncio.to_thread, metrics.close)
+            _LOG.info("metrics are at http://%s/metrics", metrics.address)
         mos.jobs.start()
+        mos.vitals.changed = partial(_dependency_changed, status, mos)
+        mos.vitals.start()
+        stack.push_async_callback(mos.vitals.close)
         housekeeping = asyncio.create_task(_housekeeping(mos), name="housekeeping")
         stack.callback(housekeeping.cancel)
         folder.write_server_info(_on_this_machine(address), credentials is not None)
         stack.callback(folder.remove_server_info)
-        await set_serving(status, True)
+        await set_serving(status, mos.vitals.serves())
         yield Running(address, mos, folder)
 
 
@@ -151,23 +169,50 @@ async def _parts(
     stack.push_async_callback(runner.close)
     jobs = JobRunner(store, owner=f"{socket.gethostname()}:{os.getpid()}")
     stack.push_async_callback(jobs.close)
+    embeddings = Embeddings(model, runner, settings.embedding.default_model, missing)
     mos = Mos(
         settings=settings,
         store=store,
         blobs=blobs,
         keeper=keeper,
-        embeddings=Embeddings(model, runner, settings.embedding.default_model, missing),
+        embeddings=embeddings,
         types=types,
         jobs=jobs,
         pages=PageTokens(folder.page_token_key()),
         issuer=signer,
         audience=signer.audience,
         staging=Staging(settings.limits.max_staged_bytes),
+        vitals=_vitals(settings, store, index, blobs, embeddings),
         services=[service.full_name for service in services()],
     )
     jobs.register("compaction", partial(compact, mos), cancellable=False)
     stack.callback(mos.cpu.shutdown, wait=False, cancel_futures=True)
     return mos
+
+
+def _vitals(
+    settings: Settings, store: RecordStore, index: SearchIndex, blobs: BlobStore, embeddings: Embeddings
+) -> Vitals:
+    parts = [
+        Dependency(RECORD, settings.record.backend, store.probe),
+        Dependency("index", settings.index.backend, index.probe),
+        Dependency("blobs", settings.blobs.backend, blobs.probe),
+    ]
+    if settings.embedder.backend != "none":
+        parts.append(Dependency("embedder", settings.embedder.backend, embeddings.probe))
+    health = settings.health
+    return Vitals(settings.data, parts, interval_s=health.interval_s, timeout_s=health.timeout_s)
+
+
+async def _dependency_changed(status: health_aio.HealthServicer, mos: Mos, name: str, works: bool) -> None:
+    """Tells it to those who watch the server's health; without its record the whole server is out."""
+    await set_dependency(status, name, works)
+    if name == RECORD and not mos.draining:
+        await set_serving(status, works)
+
+
+def _stats_from_thread(mos: Mos, loop: asyncio.AbstractEventLoop) -> GetServerStatsResponse:
+    return asyncio.run_coroutine_threadsafe(server_stats(mos), loop).result(_SCRAPE_S)
 
 
 async def _ensure_admin(store: RecordStore, folder: DataFolder, signer: TokenSigner) -> None:

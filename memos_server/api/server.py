@@ -18,11 +18,16 @@ from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
 
 if TYPE_CHECKING:
+    from memos_server.telemetry.tracing import Tracing
+
     Generic = grpc.GenericRpcHandler[Any, Any]
     Method = grpc.RpcMethodHandler[Any, Any]
 else:
     # Generic in the stubs only.
     Generic, Method = grpc.GenericRpcHandler, grpc.RpcMethodHandler
+
+DEPENDENCY = "mip.dependency."
+"""What the names of dependencies begin with, in the health service."""
 
 _PACKAGE = "/mip.v1."
 # Over this the transport itself refuses, without a reason; below it the endpoint refuses with one.
@@ -67,13 +72,14 @@ def _handlers(server: Server, observer: Observer, service: ServiceDescriptor, us
 
 
 def build(
-    server: Server, files: tuple[FileDescriptor, ...] = FILES
+    server: Server, files: tuple[FileDescriptor, ...] = FILES, tracing: Tracing | None = None
 ) -> tuple[grpc.aio.Server, health_aio.HealthServicer]:
     """Builds the gRPC server, without a port.
 
     Args:
         server: What the endpoints share.
         files: The proto files whose services are served.
+        tracing: Where calls are traced; None nowhere.
 
     Raises:
         SetupError: An RPC declares no permission or has no use case, or a use case has no RPC.
@@ -88,7 +94,7 @@ def build(
             ("grpc.keepalive_permit_without_calls", 1),
         ]
     )
-    observer = Observer(server.mos.calls)
+    observer = Observer(server.mos.calls, tracing)
     left = dict(USE_CASES)
     described = [service for file in files for service in file.services_by_name.values()]
     for service in described:
@@ -105,6 +111,15 @@ def build(
 
 async def set_serving(status: health_aio.HealthServicer, serving: bool) -> None:
     """Sets the health of the server and of each service."""
-    state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
     for name in ["", *(service.full_name for service in services())]:
-        await status.set(name, state)
+        await _set(status, name, serving)
+
+
+async def set_dependency(status: health_aio.HealthServicer, name: str, serving: bool) -> None:
+    """Sets the health of a part that the server depends on, under a name such as `mip.dependency.record`."""
+    await _set(status, f"{DEPENDENCY}{name}", serving)
+
+
+async def _set(status: health_aio.HealthServicer, name: str, serving: bool) -> None:
+    state = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+    await status.set(name, state)
