@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 OPEN = 2**62
 """The `to_revision` of a version that is current."""
@@ -39,8 +39,7 @@ def relative_name(kind: Kind, id_: str) -> str:
     return "" if kind is Kind.CUBE else f"{_COLLECTIONS[kind]}/{id_}"
 
 
-@dataclass(frozen=True, slots=True)
-class CubeRow:
+class CubeRow(NamedTuple):
     """A cube with its head and settings.
 
     Attributes:
@@ -53,6 +52,7 @@ class CubeRow:
         head_time: The head's time, microseconds since the epoch.
         create_time: The first commit's time, microseconds since the epoch.
         settings: The version of the item that holds its settings.
+        forked_from: The uid of the cube that it was made from; empty for none.
     """
 
     key: int
@@ -64,10 +64,10 @@ class CubeRow:
     head_time: int
     create_time: int
     settings: Version
+    forked_from: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """One version of an item.
 
     Attributes:
@@ -121,8 +121,7 @@ class Version:
     weight: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class CommitRow:
+class CommitRow(NamedTuple):
     """A commit as stored: the header's exact bytes and their digest."""
 
     revision: int
@@ -132,8 +131,7 @@ class CommitRow:
     change_count: int
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRow:
+class ChangeRow(NamedTuple):
     """A change as stored: its exact bytes, and the version that it made."""
 
     sequence: int
@@ -142,7 +140,23 @@ class ChangeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class NewContent:
+class Misfit:
+    """A row that does not fit the rows around it, as only a hand in the store's files makes it.
+
+    Attributes:
+        sort: `chain`, `state`, `content` or `blob`.
+        name: Whose row, relative to the cube: `commits/3`, `memories/m1`, `blobs/sha256:…`; empty for the cube.
+        revision: Of the commit or version; 0 for none.
+        message: What does not fit, in words, without content.
+    """
+
+    sort: str
+    name: str
+    revision: int
+    message: str
+
+
+class NewContent(NamedTuple):
     """Content to store. `vector` is float32 little-endian in the cube's model; `blobs` are digests it names."""
 
     commitment: bytes
@@ -153,8 +167,7 @@ class NewContent:
     blobs: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NewVersion:
+class NewVersion(NamedTuple):
     """A change to store with the version that it makes.
 
     Attributes:
@@ -192,8 +205,7 @@ class RequestKey:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRow:
+class RequestRow(NamedTuple):
     """What a request_id was used for.
 
     Attributes:
@@ -380,6 +392,14 @@ class Reader(Protocol):
 
     async def cube_blobs(self, cube: int, after: str, limit: int) -> Sequence[tuple[str, int]]:
         """Returns (digest, size) of a cube's blobs with a digest above `after`, in order."""
+
+    async def content_blobs(self, contents: Iterable[int]) -> Mapping[int, Set[str]]:
+        """Returns content handle -> digests of the blobs that the content names, for the contents that name any."""
+
+    async def misfits(self, cube: int, limit: int) -> Sequence[Misfit]:
+        """Returns rows of a cube that its readers cannot take or would not find, or find where they do not belong, at
+        most `limit`: values of another type, versions of an item that overlap, contents of another item, blobs that are
+        named and not held. A cube that nothing but this port has written has none."""
 
     async def forks_of(self, cube_uid: str) -> Sequence[str]:
         """Returns the names of the cubes whose first commit took in a head of this cube's log."""

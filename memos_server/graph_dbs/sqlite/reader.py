@@ -8,17 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 from uuid import UUID
 
+from memos_server.errors import MipError
 from memos_server.graph_dbs.base import (
     ChangeRow,
     CommitRow,
     CubeRow,
     Kind,
+    Misfit,
     RequestKey,
     RequestRow,
     Version,
     relative_name,
 )
 from memos_server.graph_dbs.sqlite.access_reader import AccessReader
+from memos_server.graph_dbs.sqlite.soundness import misfits
 
 _VERSION = """
     i.key, i.kind, i.id, i.uid, v.from_revision, v.to_revision, v.state, v.sensitivity, v.owner, v.merged_into, v.time,
@@ -34,14 +37,21 @@ _JOIN_AT = """
     JOIN versions v ON v.item = i.key AND v.from_revision <= :revision AND v.to_revision > :revision
     LEFT JOIN contents c ON c.key = v.content"""
 _CUBE = f"""
-    SELECT u.key, u.id, u.uid, u.owner, u.revision, u.head_digest, u.head_time, u.create_time, {_VERSION}, {_CONTENT}
+    SELECT u.key, u.id, u.uid, u.owner, u.revision, u.head_digest, u.head_time, u.create_time, u.forked_from,
+    {_VERSION}, {_CONTENT}
     FROM cubes u JOIN items i ON i.cube = u.key AND i.kind = 0 AND i.key = u.settings {_JOIN_NOW}"""
 
 _LIMIT_OF_VARIABLES = 500
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 def _uuid(blob: bytes | None) -> str:
-    return str(UUID(bytes=blob)) if blob else ""
+    if not blob:
+        return ""
+    if len(blob) != 16:
+        raise ValueError("a uid has 16 bytes")
+    text = blob.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def uuid_bytes(text: str) -> bytes:
@@ -52,34 +62,49 @@ def uuid_bytes(text: str) -> bytes:
 def to_version(row: Sequence[Any]) -> Version:
     """Builds a Version from the columns of _VERSION and _CONTENT."""
     return Version(
-        item=row[0],
-        kind=Kind(row[1]),
-        id=row[2],
-        uid=_uuid(row[3]),
-        from_revision=row[4],
-        to_revision=row[5],
-        state=row[6],
-        sensitivity=row[7],
-        owner=row[8],
-        merged_into=row[9],
-        time=row[10],
-        create_time=row[11],
-        current_state=row[12],
-        current_sensitivity=row[13],
-        current_revision=row[14],
-        content=row[15],
-        source=_uuid(row[16]),
-        target=_uuid(row[17]),
-        type=row[18] or "",
-        weight=row[19],
-        commitment=row[20] or b"",
-        salt=row[21] or b"",
-        payload=row[22] or b"",
+        row[0],
+        _KINDS[row[1]],
+        row[2],
+        _uuid(row[3]),
+        row[4],
+        row[5],
+        row[6],
+        row[7],
+        row[8],
+        row[9],
+        row[10],
+        row[11],
+        row[12],
+        row[13],
+        row[14],
+        row[15],
+        row[20] or b"",
+        row[21] or b"",
+        row[22] or b"",
+        _uuid(row[16]),
+        _uuid(row[17]),
+        row[18] or "",
+        row[19],
     )
 
 
 def _to_cube(row: Sequence[Any]) -> CubeRow:
-    return CubeRow(row[0], row[1], _uuid(row[2]), row[3], row[4], row[5], row[6], row[7], to_version(row[8:]))
+    if [type(value) for value in row[4:8]] != [int, bytes, int, int] or type(row[3]) is not str:
+        raise _damaged(f"cubes/{row[1]}")
+    try:
+        return CubeRow(
+            row[0], row[1], _uuid(row[2]), row[3], row[4], row[5], row[6], row[7], to_version(row[9:]), _uuid(row[8])
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(f"cubes/{row[1]}") from error
+
+
+def _damaged(name: str) -> MipError:
+    return MipError(
+        "DATA_CORRUPT",
+        f"the record of {name} has lost rows or holds values of another type, as only a hand in its file makes it;"
+        " stop the server and restore the folder from a backup",
+    )
 
 
 class SqliteReader(AccessReader):
@@ -93,6 +118,8 @@ class SqliteReader(AccessReader):
     async def cube(self, cube_id: str) -> CubeRow | None:
         """See Reader."""
         row = self._db.execute(f"{_CUBE} WHERE u.id = ?", (cube_id,)).fetchone()
+        if row is None and self._db.execute("SELECT 1 FROM cubes WHERE id = ?", (cube_id,)).fetchone():
+            raise _damaged(f"cubes/{cube_id}")
         return _to_cube(row) if row else None
 
     async def cubes(self, after: int, limit: int) -> Sequence[CubeRow]:
@@ -216,24 +243,19 @@ class SqliteReader(AccessReader):
     async def changed_items(self, cube: int, after_revision: int) -> Sequence[tuple[Version, Version | None]]:
         """See Reader."""
         # Ranges of version keys, one a commit: the cost is that of the changes, not of the cube.
-        rows = self._db.execute(
-            """SELECT DISTINCT v.kind, v.item FROM commits m
+        changed = """WITH changed AS (SELECT DISTINCT v.kind, v.item FROM commits m
             JOIN versions v ON v.key BETWEEN m.first_version AND m.first_version + m.change_count - 1
-            WHERE m.cube = ? AND m.revision > ? ORDER BY v.kind, v.item""",
-            (cube, after_revision),
-        ).fetchall()
-        pairs: list[tuple[Version, Version | None]] = []
-        for kind, item in rows:
-            keys = {"cube": cube, "kind": kind, "item": item, "revision": after_revision}
-            where = "WHERE i.cube = :cube AND i.kind = :kind AND i.key = :item"
-            now = self._db.execute(
-                f"SELECT {_VERSION}, {_NO_CONTENT} FROM items i {_JOIN_NOW} {where}", keys
-            ).fetchone()
-            then = self._db.execute(
-                f"SELECT {_VERSION}, {_NO_CONTENT} FROM items i {_JOIN_AT} {where}", keys
-            ).fetchone()
-            pairs.append((to_version(now), to_version(then) if then else None))
-        return pairs
+            WHERE m.cube = :cube AND m.revision > :revision)"""
+        # CROSS JOIN keeps the order: from what changed to the items, not through all items of the cube.
+        items = "FROM changed CROSS JOIN items i ON i.cube = :cube AND i.kind = changed.kind AND i.key = changed.item"
+        bound = {"cube": cube, "revision": after_revision}
+        order = "ORDER BY i.kind, i.key"
+        columns = f"{_VERSION}, {_NO_CONTENT}"
+        then = {
+            row[0]: to_version(row) for row in self._db.execute(f"{changed} SELECT {columns} {items} {_JOIN_AT}", bound)
+        }
+        now = self._db.execute(f"{changed} SELECT {columns} {items} {_JOIN_NOW} {order}", bound)
+        return [(to_version(row), then.get(row[0])) for row in now]
 
     async def vectors(self, contents: Iterable[int]) -> Mapping[int, bytes]:
         """See Reader."""
@@ -305,6 +327,20 @@ class SqliteReader(AccessReader):
             "SELECT digest, size FROM blobs WHERE cube = ? AND NOT doomed AND digest > ? ORDER BY digest LIMIT ?",
             (cube, after, limit),
         ).fetchall()
+
+    async def content_blobs(self, contents: Iterable[int]) -> Mapping[int, Set[str]]:
+        """See Reader."""
+        found: dict[int, set[str]] = {}
+        for content, digest in self._db.execute(
+            "SELECT content, digest FROM content_blobs WHERE content IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(contents)),),
+        ):
+            found.setdefault(content, set()).add(digest)
+        return found
+
+    async def misfits(self, cube: int, limit: int) -> Sequence[Misfit]:
+        """See Reader."""
+        return misfits(self._db, cube, limit)
 
     async def forks_of(self, cube_uid: str) -> Sequence[str]:
         """See Reader."""

@@ -23,6 +23,7 @@ from memos_server.graph_dbs.base import Reader, Writer
 from memos_server.graph_dbs.sqlite.probing import try_record
 from memos_server.graph_dbs.sqlite.reader import SqliteReader
 from memos_server.graph_dbs.sqlite.schema import drop_copies, migrate
+from memos_server.graph_dbs.sqlite.soundness import stray_rows
 from memos_server.graph_dbs.sqlite.writer import KeyCounters, SqliteWriter
 from memos_server.telemetry.probing import identity
 
@@ -259,10 +260,11 @@ class SqliteRecordStore:
             connection = self._connect()
             rows: list[str] = []
             try:
-                rows.extend(row[0] for row in connection.execute("PRAGMA integrity_check(100)"))
+                rows.extend(row[0] for row in connection.execute("PRAGMA integrity_check(100)") if row[0] != "ok")
+                rows.extend(stray_rows(connection))
             except sqlite3.DatabaseError as error:
                 # Damage that SQLite cannot even read past.
                 rows.append(f"{self._path}: {error}")
-            return [] if rows == ["ok"] else rows
+            return rows
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, integrity)
