@@ -36,9 +36,10 @@ def entities(text: str) -> list[str]:
     run: list[str] = []
     joining: list[str] = []
     opens = starts = True  # whether the next word, and the current run, begin a sentence
-    for match in _PIECE.finditer(text, 0, MAX_CHARACTERS):
-        piece = match[0]
-        if not piece[0].isalnum():
+    for piece in _PIECE.findall(text[:MAX_CHARACTERS]):
+        if not run and piece.islower():
+            opens = False  # by far the most words
+        elif not piece[0].isalnum():
             _keep(run, starts, found)
             run, joining = [], []
             opens = piece[0] in _ENDS_SENTENCE or (opens and piece[0] in "'‘")
@@ -60,11 +61,14 @@ def entities(text: str) -> list[str]:
 
 
 def _has_inner_capital(word: str) -> bool:
-    return len(word) > 2 and word[0].islower() and any(character.isupper() for character in word[1:])
+    # The second test is quick and fails for nearly all words; it lets a few scripts' titlecase letters through.
+    return len(word) > 2 and not word.islower() and word[0].islower() and any(map(str.isupper, word[1:]))
 
 
 def _keep(run: list[str], starts: bool, found: dict[str, bool]) -> None:
     """Adds the name in a run to `found`: name -> whether it is certain enough to be one."""
+    if not run:
+        return
     words = [word.replace("’", "'") for word in run]
     words[-1:] = [word.removesuffix("'s").removesuffix("'S") for word in words[-1:]]
     no_names = NOT_NAMES if starts else STOP_WORDS

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,7 +141,7 @@ async def test_the_id_of_an_item_is_given_once_even_after_its_deletion(store: Re
     await commit(store, "c", memory("a", "first"))
     await change(store, "c", Kind.MEMORY, ["a"], state=DELETED)
     with pytest.raises(KeyError) as raised:
-        await commit(store, "c", memory("b"), replace(memory("a"), uid=uid("another")), memory("d"))
+        await commit(store, "c", memory("b"), memory("a")._replace(uid=uid("another")), memory("d"))
     assert raised.value.args == ("memories/a",)
     assert await memories(store, key) == {"a": (DELETED, "first")}
     assert (await cube_of(store, "c")).revision == 3
@@ -151,7 +150,7 @@ async def test_the_id_of_an_item_is_given_once_even_after_its_deletion(store: Re
 async def test_an_id_twice_in_one_batch_is_refused_by_its_name(store: RecordStore) -> None:
     await create(store, "c")
     with pytest.raises(KeyError) as raised:
-        await commit(store, "c", memory("a"), memory("b"), replace(memory("b"), uid=uid("another")))
+        await commit(store, "c", memory("a"), memory("b"), memory("b")._replace(uid=uid("another")))
     assert raised.value.args == ("memories/b",)
     assert (await cube_of(store, "c")).revision == 1
 
@@ -159,7 +158,7 @@ async def test_an_id_twice_in_one_batch_is_refused_by_its_name(store: RecordStor
 async def test_a_new_item_with_the_id_of_one_that_the_batch_changes_is_refused_by_its_name(store: RecordStore) -> None:
     key = await create(store, "c", memory("a"))
     old = await item(store, key, "a")
-    again = replace(memory("a", "again"), uid=uid("another"))
+    again = memory("a", "again")._replace(uid=uid("another"))
     for batch in ([following(old, state=ARCHIVED), again], [again, following(old, state=ARCHIVED)]):
         with pytest.raises(KeyError) as raised:
             await commit(store, "c", *batch)
@@ -170,12 +169,12 @@ async def test_a_new_item_with_the_id_of_one_that_the_batch_changes_is_refused_b
 @pytest.mark.parametrize(
     ("first", "again", "name"),
     [
-        (session("s"), replace(session("s"), uid=uid("another")), "sessions/s"),
-        (relation("a", "b"), replace(relation("a", "b"), uid=uid("another")), "relations/a-b"),
+        (session("s"), session("s")._replace(uid=uid("another")), "sessions/s"),
+        (relation("a", "b"), relation("a", "b")._replace(uid=uid("another")), "relations/a-b"),
     ],
 )
 async def test_sessions_and_relations_have_ids_of_their_own(store, first, again, name) -> None:  # type: ignore[no-untyped-def]
-    await create(store, "c", memory("a"), memory("b"), replace(memory("s"), uid=uid("no session")), first)
+    await create(store, "c", memory("a"), memory("b"), memory("s")._replace(uid=uid("no session")), first)
     with pytest.raises(KeyError) as raised:
         await commit(store, "c", again)
     assert raised.value.args == (name,)
@@ -195,7 +194,7 @@ async def test_two_cubes_may_use_one_id_and_one_uid(store: RecordStore) -> None:
 
 async def test_a_version_is_read_back_with_everything(store: RecordStore) -> None:
     key = await create(store, "c")
-    await commit(store, "c", replace(memory("a", "likes tea"), sensitivity=SECRET, owner="principals/bob"))
+    await commit(store, "c", memory("a", "likes tea")._replace(sensitivity=SECRET, owner="principals/bob"))
     found = await item(store, key, "a")
     assert (found.kind, found.id, found.uid, found.owner) == (Kind.MEMORY, "a", uid("a"), "principals/bob")
     assert (found.from_revision, found.to_revision, found.time, found.create_time) == (2, OPEN, 2_000, 2_000)
