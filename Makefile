@@ -69,8 +69,8 @@ check-proto: .venv/.setup-dev ## Check that generating again changes no byte (ne
 	@$(BIN)/python tools/gen_sync_client.py --check
 
 .PHONY: bench
-bench: .venv/.setup-dev ## Run the benchmarks; BENCH=name runs one of benches/
-	@set -e; for file in $(if $(BENCH),benches/$(BENCH).py,benches/[a-z]*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: .venv/.setup-dev ## Measure speed beside limits and rivals (15 minutes); BENCH="--only get --quick --data DIR"
+	@$(BIN)/python benches/bench.py --json bench.json $(BENCH)
 
 .PHONY: ci
 ci: ## Run everything that a change must pass (at most 30 minutes)
