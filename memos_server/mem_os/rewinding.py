@@ -50,30 +50,33 @@ async def rollback_cube(mos: Mos, call: Call, request: RollbackCubeRequest) -> R
         cause = request.cause or f"rollback to revision {request.to_revision}"
         row = await commit(txn, call, cube, plan.versions, cause=cause, request_id=request.request_id)
         await audit(txn, call, request.name, detail=f"to revision {request.to_revision}", revision=row.revision)
-        return Outcome(request.name, cube, row.revision)
+        return Outcome(request.name, cube, row.revision, await answer(txn, row.revision, plan.skipped))
 
     async def respond(txn: Reader, _: str, revision: int) -> RollbackCubeResponse:
         cube = await existing_cube(txn, cube_id, deleted=True)
+        changed = await txn.changed_items(cube.key, request.to_revision)
+        # What was purged since then was not yet when the rollback took place.
+        skipped = [now for now in plan_rollback(changed, {}).skipped if now.from_revision < revision]
+        return await answer(txn, revision, skipped)
+
+    async def answer(txn: Reader, revision: int, skipped: Sequence[Version]) -> RollbackCubeResponse:
+        cube = await existing_cube(txn, cube_id, deleted=True)
+        view = call.view(cube_id)
         return RollbackCubeResponse(
             cube=cube_message(cube),
             commit=await commit_of(txn, call, cube, revision),
-            skipped_purges=await _skipped(txn, call, cube, request.to_revision, revision),
-            index_pending=mos.keeper.broken(cube.uid),
+            skipped_purges=[
+                SkippedPurge(name=names.memory_name(cube_id, now.id), purge_revision=now.from_revision)
+                for now in skipped
+                if view.sees(now)
+            ][:_NAMED],
         )
 
-    return await mutate(
+    response = await mutate(
         mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
     )
-
-
-async def _skipped(txn: Reader, call: Call, cube: CubeRow, to_revision: int, revision: int) -> list[SkippedPurge]:
-    view = call.view(cube.id)
-    found = []
-    for now, then in await txn.changed_items(cube.key, to_revision):
-        gone = now.kind is Kind.MEMORY and now.state == MEMORY_STATE_PURGED and now.from_revision < revision
-        if gone and then is not None and then.state != MEMORY_STATE_PURGED and view.sees(now):
-            found.append(SkippedPurge(name=names.memory_name(cube.id, now.id), purge_revision=now.from_revision))
-    return found[:_NAMED]
+    response.index_pending = mos.keeper.broken(response.cube.uid)
+    return response
 
 
 async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeResponse:
