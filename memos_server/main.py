@@ -18,13 +18,13 @@ from grpc_health.v1 import _async as health_aio
 from memos_server._pb.mip.v1.access_pb2 import ROLE_ADMIN
 from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_SECRET
 from memos_server._pb.mip.v1.server_service_pb2 import GetServerStatsResponse
-from memos_server.blob_stores.base import BlobStore
 from memos_server.api.accounts import Accounts, RefusedCalls
 from memos_server.api.endpoints import Server
 from memos_server.api.page_tokens import PageTokens
 from memos_server.api.quotas import Quotas
 from memos_server.api.server import build, services, set_dependency, set_serving
 from memos_server.api.tokens import TokenSigner, audience_of
+from memos_server.blob_stores.base import BlobStore
 from memos_server.configs.backends import load_backend
 from memos_server.configs.data_folder import DataFolder
 from memos_server.configs.errors import SetupError
@@ -40,16 +40,16 @@ from memos_server.mem_os import indexing
 from memos_server.mem_os.access import SERVER
 from memos_server.mem_os.compaction import compact
 from memos_server.mem_os.context import Mos
-from memos_server.mem_os.stats import server_stats
-from memos_server.mem_os.vitals import RECORD, Dependency, Vitals
-from memos_server.telemetry.prometheus import Metrics
-from memos_server.telemetry.tracing import Tracing
-from memos_server.vec_dbs.base import SearchIndex
 from memos_server.mem_os.embedding import Embeddings
 from memos_server.mem_os.indexing import IndexKeeper
 from memos_server.mem_os.staging import Staging
+from memos_server.mem_os.stats import server_stats
+from memos_server.mem_os.vitals import RECORD, Dependency, Vitals
 from memos_server.mem_scheduler.jobs import JobRunner
 from memos_server.memories.registry import MemoryTypes
+from memos_server.telemetry.prometheus import Metrics
+from memos_server.telemetry.tracing import Tracing
+from memos_server.vec_dbs.base import SearchIndex
 
 _LOG = logging.getLogger(__name__)
 

@@ -218,7 +218,9 @@ class EmbeddingService:
             name = type(error).__name__
             raise MipError("BACKEND_UNAVAILABLE", f"the model fails ({name}); restart the server") from error
         if vectors.shape != (1, self._embedder.dimension) or not np.isfinite(vectors).all():
-            raise MipError("BACKEND_UNAVAILABLE", "the model returns no vector; install it again and restart the server")
+            raise MipError(
+                "BACKEND_UNAVAILABLE", "the model returns no vector; install it again and restart the server"
+            )
 
     def forget(self) -> None:
         """Empties the cache, so that no vector of a purged text stays; what is under way is not cached either."""

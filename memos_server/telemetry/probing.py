@@ -65,7 +65,9 @@ def explained(path: Path, error: OSError) -> MipError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return MipError("BACKEND_UNAVAILABLE", f"{path} is gone; stop the server and restore the folder from a backup")
     if error.errno == errno.EROFS:
-        return MipError("BACKEND_UNAVAILABLE", f"the disk of {path} is read-only; look for its errors in the system log")
+        return MipError(
+            "BACKEND_UNAVAILABLE", f"the disk of {path} is read-only; look for its errors in the system log"
+        )
     if error.errno in (errno.EACCES, errno.EPERM):
         return MipError("BACKEND_UNAVAILABLE", f"{path} cannot be used by this user; correct its owner and mode")
     return MipError("BACKEND_UNAVAILABLE", f"{path} cannot be used: {error.strerror}")

@@ -22,7 +22,6 @@ from memos_server.configs.tls import is_loopback
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
-    from prometheus_client.registry import Collector
 
 _LOG = logging.getLogger(__name__)
 _SLOW_CLIENT_S = 10.0
@@ -52,7 +51,7 @@ class Metrics:
         assert endpoint is not None
         if not (settings.insecure or is_loopback(endpoint.host)):
             raise SetupError(
-                f"metrics.listen {settings.listen} can be reached from other machines, in plain text and without a token.",
+                f"metrics.listen {settings.listen} can be reached from other machines, without TLS and tokens.",
                 "Listen on 127.0.0.1, or set metrics.insecure = true where the network is trusted.",
             )
         try:
@@ -182,7 +181,5 @@ def _process(stats: GetServerStatsResponse) -> Iterable[Metric]:
 
 
 def _buckets(call: CallStats, bounds: Sequence[float]) -> list[tuple[str, float]]:
-    from prometheus_client.utils import floatToGoString
-
-    edges = [*(floatToGoString(bound) for bound in bounds), "+Inf"]
+    edges = [*map(repr, bounds), "+Inf"]
     return list(zip(edges, accumulate(call.latency_counts), strict=True))

@@ -32,7 +32,9 @@ def try_record(path: Path, known: tuple[int, int]) -> None:
         # SQLite's name of the error; its text might quote a value.
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         if isinstance(error, sqlite3.OperationalError):
-            raise MipError("BACKEND_UNAVAILABLE", f"{path} cannot be read ({name}); look for errors of its disk") from error
+            raise MipError(
+                "BACKEND_UNAVAILABLE", f"{path} cannot be read ({name}); look for errors of its disk"
+            ) from error
         raise MipError(
             "DATA_CORRUPT", f"{path} is damaged ({name}); stop the server and restore it from a backup"
         ) from error
