@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
 from memos_server.errors import MipError
@@ -40,6 +40,21 @@ _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 T = TypeVar("T")
+
+
+def blob_path(cube_uid: str, digest: str) -> PurePosixPath:
+    """Returns where a blob lies, relative to the data folder.
+
+    Raises:
+        ValueError: The uid is not a lower-case UUID.
+        MipError: INVALID_FIELD when the digest is none.
+    """
+    if not _UID.fullmatch(cube_uid):
+        raise ValueError("the cube's uid is not a lower-case UUID")
+    found = _DIGEST.fullmatch(digest)
+    if found is None:
+        raise MipError("INVALID_FIELD", "A digest is sha256: and 64 lower-case hexadecimal digits")
+    return PurePosixPath("blobs", cube_uid, found[1][:2], found[1])
 
 
 class FilesystemBlobStore:
@@ -158,10 +173,7 @@ class FilesystemBlobStore:
         return self._root / cube_uid
 
     def _path(self, cube_uid: str, digest: str) -> Path:
-        found = _DIGEST.fullmatch(digest)
-        if found is None:
-            raise MipError("INVALID_FIELD", "A digest is sha256: and 64 lower-case hexadecimal digits")
-        return self._folder(cube_uid) / found[1][:2] / found[1]
+        return self._root.parent / blob_path(cube_uid, digest)
 
     def _part(self, cube_uid: str, digest: str) -> Path:
         path = self._path(cube_uid, digest)
