@@ -69,7 +69,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
     tls = typer.Typer(help="Make certificates.", no_args_is_help=True)
     tls.command("init")(tls_init)
-    tls.callback()(lambda: None)
+    tls.command("client")(tls_client)
+    tls.command("show")(tls_show)
     app.add_typer(tls, name="tls")
 
 
@@ -211,7 +212,7 @@ def tls_init(
         typer.Option("--dir", help="Where to write. Default: `tls` in the data folder, where clients look."),
     ] = None,
     data: Annotated[Path | None, _DATA] = None,
-    client: Annotated[str, typer.Option(help="The principal id in the client certificate.")] = "client",
+    client: Annotated[str, typer.Option(help="The principal that the client certificate authenticates.")] = "client",
     renew: Annotated[bool, typer.Option("--renew", help="Keep the authority, replace the certificates.")] = False,
     json_: Annotated[bool, _JSON] = False,
 ) -> None:
@@ -226,3 +227,53 @@ def tls_init(
         print(f"{key:<12} {path}")
     err.print(f"Try: memos serve --listen 0.0.0.0:7600 --tls-cert {files.server_cert} --tls-key {files.server_key}",
               soft_wrap=True, markup=False)  # fmt: skip
+
+
+@explained
+def tls_client(
+    ctx: typer.Context,
+    principal: Annotated[str, typer.Argument(help="The id of the principal that the certificate authenticates.")],
+    directory: Annotated[
+        Path | None, typer.Option("--dir", help="Where the authority is. Default: `tls` in the data folder.")
+    ] = None,
+    data: Annotated[Path | None, _DATA] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Replace the files; the earlier certificate holds on.")
+    ] = False,
+    json_: Annotated[bool, _JSON] = False,
+) -> None:
+    """Make a certificate for one more client of the network."""
+    from memos_server.configs import tls
+
+    files = tls.client(directory or _settings(ctx, data, None).data / "tls", principal, renew)
+    shown = tls.show(files.client_cert)
+    if _wants_json(ctx, json_):
+        made = {key: str(path) for key, path in files._asdict().items()}
+        print(json.dumps({**made, "certificate_id": shown.certificate_id}, indent=2))
+        return
+    for key, value in {**files._asdict(), "id": shown.certificate_id}.items():
+        print(f"{key:<12} {value}")
+    err.print(f"Try: memos principal create {principal}", soft_wrap=True, markup=False)
+
+
+@explained
+def tls_show(
+    ctx: typer.Context,
+    certificate: Annotated[Path, typer.Argument(help="A certificate, PEM.")],
+    json_: Annotated[bool, _JSON] = False,
+) -> None:
+    """Show whom a certificate names, the id by which it is revoked, and when it expires."""
+    from memos_server.configs import tls
+
+    shown = tls.show(certificate)
+    expires = f"{shown.not_after:%Y-%m-%d %H:%M:%S} UTC"
+    if _wants_json(ctx, json_):
+        print(json.dumps({**shown._asdict(), "not_after": shown.not_after.isoformat()}, indent=2))
+        return
+    for key, value in (
+        ("subject", shown.subject),
+        ("principal", ", ".join(shown.principals) or "none"),
+        ("id", shown.certificate_id),
+        ("expires", expires),
+    ):
+        print(f"{key:<12} {value}")

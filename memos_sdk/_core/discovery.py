@@ -72,7 +72,7 @@ def resolve(
 ) -> Endpoint:
     """Finds address, token and TLS: what is given, then the environment, then the local data folder, then defaults.
 
-    The local server's token is used only where the address cannot leave this machine.
+    The local server's token is used only where the address cannot leave this machine, and not beside a certificate.
 
     Args:
         target: `host:port`, `host` or `unix:PATH`; None looks for it.
@@ -103,7 +103,8 @@ def resolve(
         tls = TLS(ca=ca or (local_ca if is_loopback(target) and local_ca.is_file() else None))
     if token is None and data is None:
         token = environment.get("MEMOS_TOKEN") or None
-    if token is None and is_loopback(target):
+    # Who shows a certificate of its own is who that says; the local administrator's token would contradict it.
+    if token is None and is_loopback(target) and not (isinstance(tls, TLS) and tls.cert is not None):
         token = read_local_token(folder)
     endpoint = Endpoint(target, token or None, tls or None)
     if endpoint.token and endpoint.tls is None and not endpoint.loopback and not insecure:

@@ -1,8 +1,8 @@
 """How much one caller may ask of the server: calls, open streams, request bytes. Judged before a request is parsed.
 
-Each principal has an account of token buckets, which fill at the quota's rate. A bucket of bytes may go into debt by one
-request, so that a quota smaller than a message slows its sender and never locks it out. Calls without an identity, and
-signatures that were not seen before, are counted per peer address: a flood of them costs little, and callers whose
+Each principal has an account of token buckets, which fill at the quota's rate. A bucket of bytes may go into debt by
+one request, so that a quota smaller than a message slows its sender and never locks it out. Calls without an identity,
+and signatures that were not seen before, are counted per peer address: a flood of them costs little, and callers whose
 tokens are known are served all the same.
 
 Everything here is in memory, for this process and since its start, in tables of bounded size, and takes a few

@@ -30,7 +30,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What `memos tls init` writes, by what it is."""
-    made = run("tls", "init", "--dir", str(tmp_path_factory.mktemp("tls")), "--name", "memory.example.com", "--json")
+    folder = str(tmp_path_factory.mktemp("tls"))
+    made = run("tls", "init", "--dir", folder, "--name", "memory.example.com", "--client", "local-admin", "--json")
     assert made.returncode == 0, made.stderr
     files: dict[str, str] = json.loads(made.stdout)
     return files
@@ -146,7 +147,7 @@ def test_a_client_without_a_certificate_is_refused_where_one_is_required(
     process = ServerProcess(tmp_path / "data", *tls, "--tls-client-ca", certificates["ca_cert"])
     try:
         mine = TLS(ca=certificates["ca_cert"], cert=certificates["client_cert"], key=certificates["client_key"])
-        with Client(process.address, token=process.token, tls=mine) as mip:
+        with Client(process.address, tls=mine) as mip:
             assert mip.cubes.create("mutual").name == "cubes/mutual"
         nobody = Client(process.address, token=process.token, tls=TLS(ca=certificates["ca_cert"]), retry=ONCE)
         with nobody as mip, pytest.raises(ConnectError):
