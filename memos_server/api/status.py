@@ -140,6 +140,9 @@ def _from_sqlite(error: sqlite3.DatabaseError) -> MipError | None:
     if code in _SQLITE_CORRUPT or "disk image is malformed" in text or "is not a database" in text:
         _LOG.error("the record is damaged", exc_info=error)
         return MipError("DATA_CORRUPT", "The record's file is damaged")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        _LOG.error("the record cannot be opened")
+        return MipError("BACKEND_UNAVAILABLE", "The record cannot be opened", retry_after_s=1.0)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return MipError("BACKEND_UNAVAILABLE", "The record is busy", retry_after_s=1.0)
     return None

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.parse import quote
 
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import Reader, Writer
@@ -85,7 +86,12 @@ class SqliteRecordStore:
         self._thread.start()
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=512)
+        # Once it is open, a record that is gone must not come back as an empty one.
+        mode = "rwc" if self._writer is None else "rw"
+        address = f"file:{quote(str(self._path.absolute()))}?mode={mode}"
+        connection = sqlite3.connect(
+            address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
         connection.execute(f"PRAGMA cache_size = -{self._cache_kib}")
         connection.execute("PRAGMA busy_timeout = 10000")
         connection.execute("PRAGMA temp_store = MEMORY")
