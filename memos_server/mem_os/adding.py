@@ -26,8 +26,11 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     original = AddMemoriesRequest()
     original.CopyFrom(request)
 
+    # Who repeats a call is told in its transaction; looking before that saves embedding, where there is any.
+    embeds = any(not memory.vectors for memory in request.memories)
+
     async def before(txn: Reader) -> tuple[CubeRow, bool]:
-        known = await replayed(txn, call, request.parent, original, request.request_id)
+        known = await replayed(txn, call, request.parent, original, request.request_id) if embeds else None
         return await existing_cube(txn, cube_id), known is not None
 
     cube, is_replay = await mos.read(before, brief=True)

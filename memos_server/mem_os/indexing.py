@@ -40,6 +40,9 @@ _LOG = logging.getLogger(__name__)
 _BATCH = 2000
 """About how many changes go into one batch; a larger commit is a batch of its own."""
 _STEP = 1000
+_PAUSE_S = 0.025
+"""How long the index lets commits gather when nobody waits for it, seconds: catching up costs more by the time than by
+the commit."""
 _RETRY_S = 1.0
 """How long an index that could not be written is left alone, seconds."""
 
@@ -67,6 +70,7 @@ class IndexKeeper:
         self._wait_s = wait_s
         self._locks: dict[str, asyncio.Lock] = {}
         self._tasks: dict[str, asyncio.Task[int]] = {}
+        self._soon: dict[str, asyncio.TimerHandle] = {}
         self._behind: dict[str, str] = {}
         self._broken: dict[str, str] = {}
         self._failed: dict[str, float] = {}
@@ -87,14 +91,19 @@ class IndexKeeper:
     async def close(self) -> None:
         """Ends the running tasks; what they did not finish is replayed at the next start."""
         self._closing = True
+        for soon in self._soon.values():
+            soon.cancel()
+        self._soon.clear()
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def moved(self, cube_id: str, cube_uid: str, revision: int) -> None:
-        """Starts catching up after a commit."""
+        """Catches up soon after a commit; a search does not wait for it, but has it done at once."""
         del revision
-        self._start(cube_id, cube_uid)
+        if cube_uid not in self._soon and not self._closing:
+            loop = asyncio.get_running_loop()
+            self._soon[cube_uid] = loop.call_later(_PAUSE_S, self._start, cube_id, cube_uid)
 
     def broken(self, cube_uid: str) -> bool:
         """Returns whether the index of a cube cannot be written now."""
@@ -131,6 +140,8 @@ class IndexKeeper:
         return cube_uid not in self._broken or time.monotonic() - self._failed[cube_uid] >= _RETRY_S
 
     def _start(self, cube_id: str, cube_uid: str) -> asyncio.Task[int]:
+        if (soon := self._soon.pop(cube_uid, None)) is not None:
+            soon.cancel()
         task = self._tasks.get(cube_uid)
         if task is None or task.done():
             task = asyncio.create_task(self._catch_up(cube_id, cube_uid), name=f"index {cube_uid}")

@@ -114,11 +114,13 @@ def decode_vector(vector: Vector, field: str, dimension: int | None) -> NDArray[
         error.metadata["dimension"] = str(dimension)
         raise error
     given: NDArray[np.floating[Any]] = np.frombuffer(vector.data, dtype)
-    if not np.isfinite(given).all():
-        raise invalid_field(f"{field}.data", "holds an element that is not a finite number", "INVALID_VECTOR")
-    # In float64 the squares of the largest and the smallest float32 neither overflow nor vanish.
-    elements = given.astype(np.float64)
+    # In float64 the squares of the largest and the smallest float32 neither overflow nor vanish: the length is finite
+    # when all elements are.
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        elements = given.astype(np.float64)
     norm = math.sqrt(float(elements @ elements))
+    if not math.isfinite(norm):
+        raise invalid_field(f"{field}.data", "holds an element that is not a finite number", "INVALID_VECTOR")
     if norm == 0:
         raise invalid_field(f"{field}.data", "holds zeros only, which have no direction", "INVALID_VECTOR")
     unit: NDArray[np.float32] = (elements / norm).astype(np.float32)

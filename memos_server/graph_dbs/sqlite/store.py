@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -34,6 +34,21 @@ _GROUP = 128
 _PROGRESS_STEPS = 100_000
 """How often a read looks whether its caller went away, in instructions of SQLite's machine: every few milliseconds."""
 _REPAIR = "stop the server, keep a copy of the folder, and restore the file from a backup or run `memos doctor`"
+
+
+_Piece = tuple[Callable[[Writer], Awaitable[Any]], "asyncio.Future[Any]"]
+"""What one caller wants written, and the future that it waits for."""
+_Ended = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
+def _settle(ended: Sequence[_Ended]) -> None:
+    for future, result, error in ended:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
 
 
 def _run(work: Awaitable[T]) -> T:
@@ -62,9 +77,8 @@ class SqliteRecordStore:
         """Prepares the store; `open` touches the disk."""
         self._path = Path(data_dir) / "record.sqlite"
         self._cache_kib = cache_mb * 1024
-        self._queue: queue.SimpleQueue[tuple[Callable[[Writer], Awaitable[Any]], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[_Piece | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="record-read")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -81,7 +95,8 @@ class SqliteRecordStore:
 
     async def open(self) -> None:
         """See RecordStore."""
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._open)
+        self._loop = asyncio.get_running_loop()
+        await self._loop.run_in_executor(self._pool, self._open)
         self._thread = threading.Thread(target=self._write_loop, name="record-write", daemon=True)
         self._thread.start()
 
@@ -164,11 +179,10 @@ class SqliteRecordStore:
         """See RecordStore."""
         if self._thread is None:
             raise MipError("SHUTTING_DOWN", "the server is shutting down")
-        future: Future[T] = Future()
-        self._queue.put((work, future))
+        waiting: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         # A cancelled caller stops waiting; its write still happens or not as a whole, and the request_id tells which.
-        waiting = asyncio.wrap_future(future)
         waiting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._queue.put((work, waiting))
         return await asyncio.shield(waiting)
 
     def _write_loop(self) -> None:
@@ -189,18 +203,25 @@ class SqliteRecordStore:
             self._write_group(self._writer, keys, group)
             if last:
                 break
+        ended: list[_Ended] = []
         while not self._queue.empty():
             if (left := self._queue.get()) is not None:
-                left[1].set_exception(MipError("SHUTTING_DOWN", "the server is shutting down"))
+                ended.append((left[1], None, MipError("SHUTTING_DOWN", "the server is shutting down")))
+        self._hand_out(ended)
+
+    def _hand_out(self, ended: Sequence[_Ended]) -> None:
+        """Wakes all callers of a group at once: waking the loop costs more than telling one caller."""
+        assert self._loop is not None
+        with suppress(RuntimeError):  # a loop that is closed has no callers left
+            self._loop.call_soon_threadsafe(_settle, ended)
 
     def _write_group(
         self,
         db: sqlite3.Connection,
         keys: KeyCounters,
-        group: Sequence[tuple[Callable[[Writer], Awaitable[Any]], Future[Any]]],
+        group: Sequence[_Piece],
     ) -> None:
-        done: list[tuple[Future[Any], Any]] = []
-        failed: list[tuple[Future[Any], BaseException]] = []
+        ended: list[_Ended] = []
         access_changed = False
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -214,25 +235,21 @@ class SqliteRecordStore:
                         raise
                     db.execute("ROLLBACK TO piece")
                     db.execute("RELEASE piece")
-                    failed.append((future, error))
+                    ended.append((future, None, error))
                 else:
                     db.execute("RELEASE piece")
                     access_changed |= writer.access_changed
-                    done.append((future, result))
+                    ended.append((future, result, None))
             db.execute("COMMIT")
         except Exception as error:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
             with suppress(sqlite3.Error):
                 keys.reload()
-            failed = [(future, error) for _, future in group]
-            done = []
+            ended = [(future, None, error) for _, future in group]
         if access_changed:
             self._generation += 1
-        for future, result in done:
-            future.set_result(result)
-        for future, cause in failed:
-            future.set_exception(cause)
+        self._hand_out(ended)
 
     @property
     def waiting_writes(self) -> int:
