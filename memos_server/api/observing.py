@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
+_ROUNDED_S = 0.1
+"""A caller whose time runs out says so a little before the server's clock does: gRPC rounds the time on the wire up."""
+
 ACCESS = logging.getLogger("memos_server.access")
 """One line a call, at level debug: what RPC, who, how it ended, how long it took; nothing of request or response."""
 
@@ -79,7 +82,7 @@ def _unexplained(seen: Observation, context: Context, error: BaseException) -> N
     """Names the end of a call that the endpoint did not explain: mostly, its caller went away."""
     if isinstance(error, asyncio.CancelledError):
         left = context.time_remaining()
-        reason = "DEADLINE_EXCEEDED" if left is not None and left <= 0 else "CANCELLED"
+        reason = "DEADLINE_EXCEEDED" if left is not None and left <= _ROUNDED_S else "CANCELLED"
         seen.failed(reason, reason, {})
     else:
         seen.failed("INTERNAL", "INTERNAL", {})
