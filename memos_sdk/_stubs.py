@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-import betterproto2
+from google.protobuf.message import Message
 
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk._core.convert import VALUE_ERRORS, unfit
+from memos_sdk._gen import wire
 
-RequestT = TypeVar("RequestT", bound=betterproto2.Message)
-ResponseT = TypeVar("ResponseT", bound=betterproto2.Message)
+FieldsT = ParamSpec("FieldsT")
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Message)
 
 
 class Kind(enum.Enum):
@@ -27,24 +30,35 @@ class Kind(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Method(Generic[RequestT, ResponseT]):
-    """One RPC.
+class Method(Generic[FieldsT, RequestT, ResponseT]):
+    """One RPC. Called with the fields of a request, it makes that request.
 
     Attributes:
         service: The service's name within `mip.v1`.
         name: The RPC's name.
-        request: The request message.
-        response: The response message.
+        request: The wire's request message.
+        response: The wire's response message.
         kind: Which side streams.
         replayable: False for a mutation that the server refuses to repeat even under the same request_id.
     """
 
     service: str
     name: str
-    request: type[RequestT]
+    request: Callable[FieldsT, RequestT]
     response: type[ResponseT]
     kind: Kind = Kind.UNARY
     replayable: bool = True
+
+    def __call__(self, *args: FieldsT.args, **fields: FieldsT.kwargs) -> RequestT:
+        """Returns a request.
+
+        Raises:
+            UsageError: A field cannot hold what it is given.
+        """
+        try:
+            return self.request(*args, **fields)
+        except VALUE_ERRORS as error:
+            raise unfit(self.name, error) from error
 
     @property
     def path(self) -> str:
@@ -54,96 +68,98 @@ class Method(Generic[RequestT, ResponseT]):
     @property
     def mutation(self) -> bool:
         """True when the request carries a request_id."""
-        return "request_id" in self.request.__dataclass_fields__  # type: ignore[attr-defined] # a dataclass by generation
+        return "request_id" in cast(type[Message], self.request).DESCRIPTOR.fields_by_name
 
 
 # AccessService
-CREATE_PRINCIPAL = Method("AccessService", "CreatePrincipal", mip.CreatePrincipalRequest, mip.CreatePrincipalResponse)
-LIST_PRINCIPALS = Method("AccessService", "ListPrincipals", mip.ListPrincipalsRequest, mip.ListPrincipalsResponse)
+CREATE_PRINCIPAL = Method("AccessService", "CreatePrincipal", wire.CreatePrincipalRequest, wire.CreatePrincipalResponse)
+LIST_PRINCIPALS = Method("AccessService", "ListPrincipals", wire.ListPrincipalsRequest, wire.ListPrincipalsResponse)
 DISABLE_PRINCIPAL = Method(
-    "AccessService", "DisablePrincipal", mip.DisablePrincipalRequest, mip.DisablePrincipalResponse
+    "AccessService", "DisablePrincipal", wire.DisablePrincipalRequest, wire.DisablePrincipalResponse
 )
-ISSUE_TOKEN = Method("AccessService", "IssueToken", mip.IssueTokenRequest, mip.IssueTokenResponse, replayable=False)
-REVOKE_TOKEN = Method("AccessService", "RevokeToken", mip.RevokeTokenRequest, mip.RevokeTokenResponse)
-SET_GRANT = Method("AccessService", "SetGrant", mip.SetGrantRequest, mip.SetGrantResponse)
-LIST_GRANTS = Method("AccessService", "ListGrants", mip.ListGrantsRequest, mip.ListGrantsResponse)
-DELETE_GRANT = Method("AccessService", "DeleteGrant", mip.DeleteGrantRequest, mip.DeleteGrantResponse)
-LIST_AUDIT_EVENTS = Method("AccessService", "ListAuditEvents", mip.ListAuditEventsRequest, mip.ListAuditEventsResponse)
+ISSUE_TOKEN = Method("AccessService", "IssueToken", wire.IssueTokenRequest, wire.IssueTokenResponse, replayable=False)
+REVOKE_TOKEN = Method("AccessService", "RevokeToken", wire.RevokeTokenRequest, wire.RevokeTokenResponse)
+SET_GRANT = Method("AccessService", "SetGrant", wire.SetGrantRequest, wire.SetGrantResponse)
+LIST_GRANTS = Method("AccessService", "ListGrants", wire.ListGrantsRequest, wire.ListGrantsResponse)
+DELETE_GRANT = Method("AccessService", "DeleteGrant", wire.DeleteGrantRequest, wire.DeleteGrantResponse)
+LIST_AUDIT_EVENTS = Method(
+    "AccessService", "ListAuditEvents", wire.ListAuditEventsRequest, wire.ListAuditEventsResponse
+)
 
 # BlobService
 FIND_MISSING_BLOBS = Method(
-    "BlobService", "FindMissingBlobs", mip.FindMissingBlobsRequest, mip.FindMissingBlobsResponse
+    "BlobService", "FindMissingBlobs", wire.FindMissingBlobsRequest, wire.FindMissingBlobsResponse
 )
-WRITE_BLOB = Method("BlobService", "WriteBlob", mip.WriteBlobRequest, mip.WriteBlobResponse, Kind.CLIENT_STREAM)
-READ_BLOB = Method("BlobService", "ReadBlob", mip.ReadBlobRequest, mip.ReadBlobResponse, Kind.SERVER_STREAM)
-QUERY_WRITE = Method("BlobService", "QueryWrite", mip.QueryWriteRequest, mip.QueryWriteResponse)
+WRITE_BLOB = Method("BlobService", "WriteBlob", wire.WriteBlobRequest, wire.WriteBlobResponse, Kind.CLIENT_STREAM)
+READ_BLOB = Method("BlobService", "ReadBlob", wire.ReadBlobRequest, wire.ReadBlobResponse, Kind.SERVER_STREAM)
+QUERY_WRITE = Method("BlobService", "QueryWrite", wire.QueryWriteRequest, wire.QueryWriteResponse)
 
 # CubeService
-CREATE_CUBE = Method("CubeService", "CreateCube", mip.CreateCubeRequest, mip.CreateCubeResponse)
-GET_CUBE = Method("CubeService", "GetCube", mip.GetCubeRequest, mip.GetCubeResponse)
-LIST_CUBES = Method("CubeService", "ListCubes", mip.ListCubesRequest, mip.ListCubesResponse)
-UPDATE_CUBE = Method("CubeService", "UpdateCube", mip.UpdateCubeRequest, mip.UpdateCubeResponse)
-DELETE_CUBE = Method("CubeService", "DeleteCube", mip.DeleteCubeRequest, mip.DeleteCubeResponse)
-UNDELETE_CUBE = Method("CubeService", "UndeleteCube", mip.UndeleteCubeRequest, mip.UndeleteCubeResponse)
-PURGE_CUBE = Method("CubeService", "PurgeCube", mip.PurgeCubeRequest, mip.PurgeCubeResponse)
-FORK_CUBE = Method("CubeService", "ForkCube", mip.ForkCubeRequest, mip.ForkCubeResponse)
-ROLLBACK_CUBE = Method("CubeService", "RollbackCube", mip.RollbackCubeRequest, mip.RollbackCubeResponse)
-LIST_COMMITS = Method("CubeService", "ListCommits", mip.ListCommitsRequest, mip.ListCommitsResponse)
-GET_COMMIT = Method("CubeService", "GetCommit", mip.GetCommitRequest, mip.GetCommitResponse)
+CREATE_CUBE = Method("CubeService", "CreateCube", wire.CreateCubeRequest, wire.CreateCubeResponse)
+GET_CUBE = Method("CubeService", "GetCube", wire.GetCubeRequest, wire.GetCubeResponse)
+LIST_CUBES = Method("CubeService", "ListCubes", wire.ListCubesRequest, wire.ListCubesResponse)
+UPDATE_CUBE = Method("CubeService", "UpdateCube", wire.UpdateCubeRequest, wire.UpdateCubeResponse)
+DELETE_CUBE = Method("CubeService", "DeleteCube", wire.DeleteCubeRequest, wire.DeleteCubeResponse)
+UNDELETE_CUBE = Method("CubeService", "UndeleteCube", wire.UndeleteCubeRequest, wire.UndeleteCubeResponse)
+PURGE_CUBE = Method("CubeService", "PurgeCube", wire.PurgeCubeRequest, wire.PurgeCubeResponse)
+FORK_CUBE = Method("CubeService", "ForkCube", wire.ForkCubeRequest, wire.ForkCubeResponse)
+ROLLBACK_CUBE = Method("CubeService", "RollbackCube", wire.RollbackCubeRequest, wire.RollbackCubeResponse)
+LIST_COMMITS = Method("CubeService", "ListCommits", wire.ListCommitsRequest, wire.ListCommitsResponse)
+GET_COMMIT = Method("CubeService", "GetCommit", wire.GetCommitRequest, wire.GetCommitResponse)
 LIST_COMMIT_CHANGES = Method(
-    "CubeService", "ListCommitChanges", mip.ListCommitChangesRequest, mip.ListCommitChangesResponse
+    "CubeService", "ListCommitChanges", wire.ListCommitChangesRequest, wire.ListCommitChangesResponse
 )
-WATCH_CUBE = Method("CubeService", "WatchCube", mip.WatchCubeRequest, mip.WatchCubeResponse, Kind.SERVER_STREAM)
-VERIFY_CUBE = Method("CubeService", "VerifyCube", mip.VerifyCubeRequest, mip.VerifyCubeResponse)
+WATCH_CUBE = Method("CubeService", "WatchCube", wire.WatchCubeRequest, wire.WatchCubeResponse, Kind.SERVER_STREAM)
+VERIFY_CUBE = Method("CubeService", "VerifyCube", wire.VerifyCubeRequest, wire.VerifyCubeResponse)
 
 # GraphService
-CREATE_RELATIONS = Method("GraphService", "CreateRelations", mip.CreateRelationsRequest, mip.CreateRelationsResponse)
-DELETE_RELATIONS = Method("GraphService", "DeleteRelations", mip.DeleteRelationsRequest, mip.DeleteRelationsResponse)
-LIST_RELATIONS = Method("GraphService", "ListRelations", mip.ListRelationsRequest, mip.ListRelationsResponse)
-TRAVERSE = Method("GraphService", "Traverse", mip.TraverseRequest, mip.TraverseResponse)
+CREATE_RELATIONS = Method("GraphService", "CreateRelations", wire.CreateRelationsRequest, wire.CreateRelationsResponse)
+DELETE_RELATIONS = Method("GraphService", "DeleteRelations", wire.DeleteRelationsRequest, wire.DeleteRelationsResponse)
+LIST_RELATIONS = Method("GraphService", "ListRelations", wire.ListRelationsRequest, wire.ListRelationsResponse)
+TRAVERSE = Method("GraphService", "Traverse", wire.TraverseRequest, wire.TraverseResponse)
 
 # JobService
-LIST_JOBS = Method("JobService", "ListJobs", mip.ListJobsRequest, mip.ListJobsResponse)
-GET_JOB = Method("JobService", "GetJob", mip.GetJobRequest, mip.GetJobResponse)
-WAIT_JOB = Method("JobService", "WaitJob", mip.WaitJobRequest, mip.WaitJobResponse)
-CANCEL_JOB = Method("JobService", "CancelJob", mip.CancelJobRequest, mip.CancelJobResponse)
+LIST_JOBS = Method("JobService", "ListJobs", wire.ListJobsRequest, wire.ListJobsResponse)
+GET_JOB = Method("JobService", "GetJob", wire.GetJobRequest, wire.GetJobResponse)
+WAIT_JOB = Method("JobService", "WaitJob", wire.WaitJobRequest, wire.WaitJobResponse)
+CANCEL_JOB = Method("JobService", "CancelJob", wire.CancelJobRequest, wire.CancelJobResponse)
 
 # MemoryService
 BULK_ADD_MEMORIES = Method(
     "MemoryService",
     "BulkAddMemories",
-    mip.BulkAddMemoriesRequest,
-    mip.BulkAddMemoriesResponse,
+    wire.BulkAddMemoriesRequest,
+    wire.BulkAddMemoriesResponse,
     Kind.CLIENT_STREAM,
 )
-ADD_MEMORIES = Method("MemoryService", "AddMemories", mip.AddMemoriesRequest, mip.AddMemoriesResponse)
-GET_MEMORY = Method("MemoryService", "GetMemory", mip.GetMemoryRequest, mip.GetMemoryResponse)
+ADD_MEMORIES = Method("MemoryService", "AddMemories", wire.AddMemoriesRequest, wire.AddMemoriesResponse)
+GET_MEMORY = Method("MemoryService", "GetMemory", wire.GetMemoryRequest, wire.GetMemoryResponse)
 BATCH_GET_MEMORIES = Method(
-    "MemoryService", "BatchGetMemories", mip.BatchGetMemoriesRequest, mip.BatchGetMemoriesResponse
+    "MemoryService", "BatchGetMemories", wire.BatchGetMemoriesRequest, wire.BatchGetMemoriesResponse
 )
-LIST_MEMORIES = Method("MemoryService", "ListMemories", mip.ListMemoriesRequest, mip.ListMemoriesResponse)
-UPDATE_MEMORY = Method("MemoryService", "UpdateMemory", mip.UpdateMemoryRequest, mip.UpdateMemoryResponse)
+LIST_MEMORIES = Method("MemoryService", "ListMemories", wire.ListMemoriesRequest, wire.ListMemoriesResponse)
+UPDATE_MEMORY = Method("MemoryService", "UpdateMemory", wire.UpdateMemoryRequest, wire.UpdateMemoryResponse)
 TRANSITION_MEMORIES = Method(
-    "MemoryService", "TransitionMemories", mip.TransitionMemoriesRequest, mip.TransitionMemoriesResponse
+    "MemoryService", "TransitionMemories", wire.TransitionMemoriesRequest, wire.TransitionMemoriesResponse
 )
-MERGE_MEMORIES = Method("MemoryService", "MergeMemories", mip.MergeMemoriesRequest, mip.MergeMemoriesResponse)
-DELETE_MEMORIES = Method("MemoryService", "DeleteMemories", mip.DeleteMemoriesRequest, mip.DeleteMemoriesResponse)
-PURGE_MEMORIES = Method("MemoryService", "PurgeMemories", mip.PurgeMemoriesRequest, mip.PurgeMemoriesResponse)
+MERGE_MEMORIES = Method("MemoryService", "MergeMemories", wire.MergeMemoriesRequest, wire.MergeMemoriesResponse)
+DELETE_MEMORIES = Method("MemoryService", "DeleteMemories", wire.DeleteMemoriesRequest, wire.DeleteMemoriesResponse)
+PURGE_MEMORIES = Method("MemoryService", "PurgeMemories", wire.PurgeMemoriesRequest, wire.PurgeMemoriesResponse)
 LIST_MEMORY_REVISIONS = Method(
-    "MemoryService", "ListMemoryRevisions", mip.ListMemoryRevisionsRequest, mip.ListMemoryRevisionsResponse
+    "MemoryService", "ListMemoryRevisions", wire.ListMemoryRevisionsRequest, wire.ListMemoryRevisionsResponse
 )
-SEARCH_MEMORIES = Method("MemoryService", "SearchMemories", mip.SearchMemoriesRequest, mip.SearchMemoriesResponse)
+SEARCH_MEMORIES = Method("MemoryService", "SearchMemories", wire.SearchMemoriesRequest, wire.SearchMemoriesResponse)
 
 # ServerService
-GET_SERVER_STATS = Method("ServerService", "GetServerStats", mip.GetServerStatsRequest, mip.GetServerStatsResponse)
-GET_CAPABILITIES = Method("ServerService", "GetCapabilities", mip.GetCapabilitiesRequest, mip.GetCapabilitiesResponse)
+GET_SERVER_STATS = Method("ServerService", "GetServerStats", wire.GetServerStatsRequest, wire.GetServerStatsResponse)
+GET_CAPABILITIES = Method("ServerService", "GetCapabilities", wire.GetCapabilitiesRequest, wire.GetCapabilitiesResponse)
 
 # SessionService
-CREATE_SESSION = Method("SessionService", "CreateSession", mip.CreateSessionRequest, mip.CreateSessionResponse)
-GET_SESSION = Method("SessionService", "GetSession", mip.GetSessionRequest, mip.GetSessionResponse)
-LIST_SESSIONS = Method("SessionService", "ListSessions", mip.ListSessionsRequest, mip.ListSessionsResponse)
-END_SESSION = Method("SessionService", "EndSession", mip.EndSessionRequest, mip.EndSessionResponse)
+CREATE_SESSION = Method("SessionService", "CreateSession", wire.CreateSessionRequest, wire.CreateSessionResponse)
+GET_SESSION = Method("SessionService", "GetSession", wire.GetSessionRequest, wire.GetSessionResponse)
+LIST_SESSIONS = Method("SessionService", "ListSessions", wire.ListSessionsRequest, wire.ListSessionsResponse)
+END_SESSION = Method("SessionService", "EndSession", wire.EndSessionRequest, wire.EndSessionResponse)
 
-METHODS: dict[str, Method[Any, Any]] = {
+METHODS: dict[str, Method[..., Any, Any]] = {
     method.path: method for method in list(globals().values()) if isinstance(method, Method)
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Generates the code that is committed: the server's messages (protobuf, upb) with type stubs, the SDK's messages
-# (betterproto2), the descriptor set and the table of error reasons. `--check` fails when a byte would change.
+# (betterproto2) and the types of its codec, the descriptor set and the table of error reasons. `--check` fails when a byte
+# would change.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 buf=${BUF:-.tools/node_modules/.bin/buf}
@@ -11,6 +12,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 
 "$buf" build --as-file-descriptor-set -o "$out/mip.protoset#format=binpb"
 "$buf" generate -o "$out"
+.venv/bin/python tools/gen_wire.py "$out/mip.protoset" "$out/server/mip/v1" "$out/sdk"
 # protoc writes absolute imports of `mip.v1`; the messages live inside the server's package.
 find "$out/server" -name '*.py*' -exec sed -i -E 's/^from mip\.v1 import/from memos_server._pb.mip.v1 import/; s/[[:space:]]+$//' {} +
 touch "$out/server/mip/__init__.py" "$out/server/mip/v1/__init__.py"

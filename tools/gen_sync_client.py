@@ -21,6 +21,8 @@ REPLACEMENTS = (
     (r"\basync for\b", "for"),
     (r"\basync with\b", "with"),
     (r"\bawait ", ""),
+    (r"\baiter\(", "iter("),
+    (r"\banext\(", "next("),
     (r"\b__aenter__\b", "__enter__"),
     (r"\b__aexit__\b", "__exit__"),
     (r"\bIterable\[MemoryLike\] \| AsyncIterable\[MemoryLike\]", "Iterable[MemoryLike]"),

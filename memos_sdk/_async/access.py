@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from memos_sdk import _stubs
 from memos_sdk._async.caller import AsyncCaller
-from memos_sdk._core.build import enum_of, sensitivity_of
+from memos_sdk._core.build import sensitivity_of
+from memos_sdk._core.convert import duration, enum_number, generated, time_of
 from memos_sdk._core.names import grant_resource, principal_name
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.models import Token
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class AsyncAccess:
@@ -24,17 +28,17 @@ class AsyncAccess:
         self, id: str = "", *, display_name: str = "", request_id: str = "", timeout: float | None = None
     ) -> mip.Principal:
         """Makes a principal (a person, an agent, a device) without any grant; an empty id lets the server choose."""
-        request = mip.CreatePrincipalRequest(
-            principal_id=id, principal=mip.Principal(display_name=display_name), request_id=request_id
+        request = _stubs.CREATE_PRINCIPAL(
+            principal_id=id, principal={"display_name": display_name}, request_id=request_id
         )
         response = await self._caller.call(_stubs.CREATE_PRINCIPAL, request, timeout)
-        return response.principal or mip.Principal()
+        return generated(response.principal)
 
     async def principals(self, *, page_size: int = 0, timeout: float | None = None) -> AsyncIterator[mip.Principal]:
         """Yields all principals in the order of their creation."""
-        request = mip.ListPrincipalsRequest(page_size=page_size)
+        request = _stubs.LIST_PRINCIPALS(page_size=page_size)
         async for principal in self._caller.pages(_stubs.LIST_PRINCIPALS, request, "principals", timeout):
-            yield principal
+            yield generated(principal)
 
     async def disable_principal(
         self, name: str, *, request_id: str = "", timeout: float | None = None
@@ -44,9 +48,9 @@ class AsyncAccess:
         Raises:
             FailedPrecondition: It is the last administrator of the server.
         """
-        request = mip.DisablePrincipalRequest(name=principal_name(name), request_id=request_id)
+        request = _stubs.DISABLE_PRINCIPAL(name=principal_name(name), request_id=request_id)
         response = await self._caller.call(_stubs.DISABLE_PRINCIPAL, request, timeout)
-        return response.principal or mip.Principal()
+        return generated(response.principal)
 
     async def issue_token(
         self,
@@ -66,16 +70,16 @@ class AsyncAccess:
             request_id: A UUID, kept in the audit trail.
             timeout: Seconds.
         """
-        request = mip.IssueTokenRequest(principal=principal_name(principal), ttl=ttl, request_id=request_id)
+        request = _stubs.ISSUE_TOKEN(principal=principal_name(principal), ttl=duration(ttl), request_id=request_id)
         return Token(await self._caller.call(_stubs.ISSUE_TOKEN, request, timeout))
 
     async def revoke_token(
         self, token_id: str, *, request_id: str = "", timeout: float | None = None
     ) -> datetime.datetime | None:
         """Refuses a token from the next request on, and returns when it was revoked first."""
-        request = mip.RevokeTokenRequest(token_id=token_id, request_id=request_id)
+        request = _stubs.REVOKE_TOKEN(token_id=token_id, request_id=request_id)
         response = await self._caller.call(_stubs.REVOKE_TOKEN, request, timeout)
-        return response.revoke_time
+        return time_of(response, "revoke_time")
 
     async def grant(
         self,
@@ -100,24 +104,23 @@ class AsyncAccess:
         Raises:
             PermissionDenied: You do not administer the resource, or not up to that sensitivity.
         """
-        grant = mip.Grant(
-            principal=principal_name(principal),
-            resource=grant_resource(resource),
-            role=enum_of(mip.Role, role, "role"),
-            max_sensitivity=sensitivity_of(max_sensitivity),
-        )
-        response = await self._caller.call(
-            _stubs.SET_GRANT, mip.SetGrantRequest(grant=grant, request_id=request_id), timeout
-        )
-        return response.grant or mip.Grant()
+        grant = {
+            "principal": principal_name(principal),
+            "resource": grant_resource(resource),
+            "role": enum_number("Role", role, "role"),
+            "max_sensitivity": sensitivity_of(max_sensitivity),
+        }
+        request = _stubs.SET_GRANT(grant=grant, request_id=request_id)
+        response = await self._caller.call(_stubs.SET_GRANT, request, timeout)
+        return generated(response.grant)
 
     async def grants(
         self, resource: str = "server", *, page_size: int = 0, timeout: float | None = None
     ) -> AsyncIterator[mip.Grant]:
         """Yields the grants on a resource; on a cube, also those on its memories."""
-        request = mip.ListGrantsRequest(resource=grant_resource(resource), page_size=page_size)
+        request = _stubs.LIST_GRANTS(resource=grant_resource(resource), page_size=page_size)
         async for grant in self._caller.pages(_stubs.LIST_GRANTS, request, "grants", timeout):
-            yield grant
+            yield generated(grant)
 
     async def revoke_grant(
         self, principal: str, resource: str, *, request_id: str = "", timeout: float | None = None
@@ -127,7 +130,7 @@ class AsyncAccess:
         Raises:
             NotFound: There is no such grant.
         """
-        request = mip.DeleteGrantRequest(
+        request = _stubs.DELETE_GRANT(
             principal=principal_name(principal), resource=grant_resource(resource), request_id=request_id
         )
         await self._caller.call(_stubs.DELETE_GRANT, request, timeout)
@@ -136,6 +139,6 @@ class AsyncAccess:
         self, resource: str = "server", *, page_size: int = 0, timeout: float | None = None
     ) -> AsyncIterator[mip.AuditEvent]:
         """Yields audit events, newest first: of the whole server, or of one cube."""
-        request = mip.ListAuditEventsRequest(resource=grant_resource(resource), page_size=page_size)
+        request = _stubs.LIST_AUDIT_EVENTS(resource=grant_resource(resource), page_size=page_size)
         async for event in self._caller.pages(_stubs.LIST_AUDIT_EVENTS, request, "events", timeout):
-            yield event
+            yield generated(event)

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from memos_sdk import _stubs
 from memos_sdk._async.access import AsyncAccess
@@ -14,13 +14,16 @@ from memos_sdk._async.caller import AsyncCaller
 from memos_sdk._async.cube import AsyncCube
 from memos_sdk._async.cubes import AsyncCubes
 from memos_sdk._async.jobs import AsyncJobs
+from memos_sdk._core.convert import generated
 from memos_sdk._core.discovery import TLS, resolve
 from memos_sdk._core.heads import HeadStore
 from memos_sdk._core.names import cube_name
 from memos_sdk._core.retry import RetryPolicy
 from memos_sdk._core.searching import search_request
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.models import Capabilities, SearchResult
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class AsyncClient:
@@ -118,8 +121,17 @@ class AsyncClient:
 
     async def capabilities(self, *, timeout: float | None = None) -> Capabilities:
         """Returns what the server declares. It needs no token."""
-        response = await self._caller.call(_stubs.GET_CAPABILITIES, mip.GetCapabilitiesRequest(), timeout)
+        response = await self._caller.call(_stubs.GET_CAPABILITIES, _stubs.GET_CAPABILITIES(), timeout)
         return Capabilities(response)
+
+    async def server_stats(self, *, timeout: float | None = None) -> mip.GetServerStatsResponse:
+        """Returns what the server counts and measures of itself: calls, latencies, queues, index lag, health.
+
+        Raises:
+            PermissionDenied: You do not administer the server.
+        """
+        response = await self._caller.call(_stubs.GET_SERVER_STATS, _stubs.GET_SERVER_STATS(), timeout)
+        return generated(response)
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from memos_sdk import _stubs
 from memos_sdk._async.blobs import AsyncBlobs
@@ -14,8 +15,10 @@ from memos_sdk._async.cube_history import AsyncCubeHistory
 from memos_sdk._async.cube_memories import AsyncCubeMemories
 from memos_sdk._async.sessions import AsyncSessions, AsyncSessionScope
 from memos_sdk._core.searching import search_request
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.models import CubeInfo, SearchResult
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class AsyncCube(AsyncCubeMemories, AsyncCubeHistory, AsyncCubeGraph, AsyncCubeBase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from memos_sdk import _stubs
 from memos_sdk._async.caller import AsyncCaller
 from memos_sdk._core.build import NameLike, memory_name
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.errors import UsageError
 from memos_sdk.models import CubeInfo
 
@@ -41,8 +40,8 @@ class AsyncCubeBase:
 
     async def refresh(self, *, timeout: float | None = None) -> CubeInfo:
         """Asks the server about the cube and returns what it says."""
-        response = await self._caller.call(_stubs.GET_CUBE, mip.GetCubeRequest(name=self.name), timeout)
-        self._info = CubeInfo(response.cube or mip.Cube())
+        response = await self._caller.call(_stubs.GET_CUBE, _stubs.GET_CUBE(name=self.name), timeout)
+        self._info = CubeInfo(response.cube)
         return self._info
 
     def _names(self, memories: tuple[NameLike, ...]) -> list[str]:

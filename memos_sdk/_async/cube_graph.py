@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from memos_sdk import _stubs
 from memos_sdk._async.cube_base import AsyncCubeBase
-from memos_sdk._core.build import NameLike, as_of_revision, enum_of, memory_name
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk._core.build import NameLike, as_of_revision, memory_name
+from memos_sdk._core.convert import enum_number, generated, to_wire
+from memos_sdk._gen import wire
 from memos_sdk.models import Commit, Mutation, Traversal
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class AsyncCubeGraph(AsyncCubeBase):
@@ -42,9 +47,12 @@ class AsyncCubeGraph(AsyncCubeBase):
         Raises:
             InvalidArgument: A memory would get a second parent, or the tree a cycle.
         """
-        relation = self._relation(source, target, type, weight)
-        return await self.relate_many(
-            [relation], cause=cause, expected_revision=expected_revision, request_id=request_id, timeout=timeout
+        return await self._relate(
+            [self._relation(source, target, type, weight)],
+            cause=cause,
+            expected_revision=expected_revision,
+            request_id=request_id,
+            timeout=timeout,
         )
 
     async def relate_many(
@@ -57,19 +65,37 @@ class AsyncCubeGraph(AsyncCubeBase):
         timeout: float | None = None,
     ) -> Mutation:
         """Creates up to 1,000 relations in one commit, given as (source, target, type) or as messages."""
-        request = mip.CreateRelationsRequest(
-            parent=self.name,
-            relations=[
-                relation if isinstance(relation, mip.Relation) else self._relation(*relation) for relation in relations
+        return await self._relate(
+            [
+                self._relation(*relation) if isinstance(relation, tuple) else to_wire(relation, wire.Relation)
+                for relation in relations
             ],
+            cause=cause,
+            expected_revision=expected_revision,
+            request_id=request_id,
+            timeout=timeout,
+        )
+
+    async def _relate(
+        self,
+        relations: Sequence[wire.Relation | dict[str, Any]],
+        *,
+        cause: str,
+        expected_revision: int,
+        request_id: str,
+        timeout: float | None,
+    ) -> Mutation:
+        request = _stubs.CREATE_RELATIONS(
+            parent=self.name,
+            relations=relations,
             cause=cause,
             expected_revision=expected_revision,
             request_id=request_id,
         )
         response = await self._caller.call(_stubs.CREATE_RELATIONS, request, timeout)
         return Mutation(
-            Commit(response.commit or mip.Commit()),
-            relations=tuple(response.relations),
+            Commit(response.commit),
+            relations=tuple(generated(relation) for relation in response.relations),
             index_pending=response.index_pending,
         )
 
@@ -89,7 +115,7 @@ class AsyncCubeGraph(AsyncCubeBase):
         Raises:
             NotFound: There is no such relation.
         """
-        request = mip.DeleteRelationsRequest(
+        request = _stubs.DELETE_RELATIONS(
             parent=self.name,
             relations=[self._relation(source, target, type)],
             cause=cause,
@@ -97,7 +123,7 @@ class AsyncCubeGraph(AsyncCubeBase):
             request_id=request_id,
         )
         response = await self._caller.call(_stubs.DELETE_RELATIONS, request, timeout)
-        return Mutation(Commit(response.commit or mip.Commit()), index_pending=response.index_pending)
+        return Mutation(Commit(response.commit), index_pending=response.index_pending)
 
     async def relations(
         self,
@@ -119,16 +145,16 @@ class AsyncCubeGraph(AsyncCubeBase):
             page_size: How many one call fetches; 0 lets the server choose.
             timeout: Seconds of each call.
         """
-        request = mip.ListRelationsRequest(
+        request = _stubs.LIST_RELATIONS(
             parent=self.name,
             memory="" if memory is None else memory_name(self.name, memory),
-            direction=enum_of(mip.Direction, direction, "direction"),
+            direction=enum_number("Direction", direction, "direction"),
             types=list(types),
             as_of_revision=as_of_revision(as_of),
             page_size=page_size,
         )
         async for relation in self._caller.pages(_stubs.LIST_RELATIONS, request, "relations", timeout):
-            yield relation
+            yield generated(relation)
 
     async def traverse(
         self,
@@ -151,18 +177,21 @@ class AsyncCubeGraph(AsyncCubeBase):
             as_of: The revision to read at.
             timeout: Seconds.
         """
-        request = mip.TraverseRequest(
+        request = _stubs.TRAVERSE(
             parent=self.name,
             starts=self._names(starts),
             types=list(types),
-            direction=enum_of(mip.Direction, direction, "direction"),
+            direction=enum_number("Direction", direction, "direction"),
             max_depth=max_depth,
             limit=limit,
             as_of_revision=as_of_revision(as_of),
         )
         return Traversal(await self._caller.call(_stubs.TRAVERSE, request, timeout))
 
-    def _relation(self, source: NameLike, target: NameLike, type: str, weight: float = 0.0) -> mip.Relation:
-        return mip.Relation(
-            source=memory_name(self.name, source), target=memory_name(self.name, target), type=type, weight=weight
-        )
+    def _relation(self, source: NameLike, target: NameLike, type: str, weight: float = 0.0) -> dict[str, Any]:
+        return {
+            "source": memory_name(self.name, source),
+            "target": memory_name(self.name, target),
+            "type": type,
+            "weight": weight,
+        }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from memos_sdk import _stubs
 from memos_sdk._async.caller import LONG_TIMEOUT, AsyncCaller
 from memos_sdk._async.cube import AsyncCube
 from memos_sdk._core.build import UNSET, Unset, labels_of
 from memos_sdk._core.names import cube_name
-from memos_sdk._gen.google.protobuf import FieldMask
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.errors import AlreadyExists, UsageError
 from memos_sdk.models import Commit, CubeInfo, Mutation
 
@@ -51,21 +50,21 @@ class AsyncCubes:
         Raises:
             AlreadyExists: The id is or was in use.
         """
-        settings = mip.Cube(
-            display_name=display_name,
-            labels=labels_of(labels),
-            embedding_model=embedding_model,
-            embedding_dimension=embedding_dimension,
-            plaintext_profile=plaintext_profile,
-        )
-        request = mip.CreateCubeRequest(cube_id=id, cube=settings, request_id=request_id)
+        settings = {
+            "display_name": display_name,
+            "labels": labels_of(labels),
+            "embedding_model": embedding_model,
+            "embedding_dimension": embedding_dimension,
+            "plaintext_profile": plaintext_profile,
+        }
+        request = _stubs.CREATE_CUBE(cube_id=id, cube=settings, request_id=request_id)
         try:
             response = await self._caller.call(_stubs.CREATE_CUBE, request, timeout)
         except AlreadyExists:
             if not exist_ok:
                 raise
             return await self.get(id, timeout=timeout)
-        info = CubeInfo(response.cube or mip.Cube())
+        info = CubeInfo(response.cube)
         return AsyncCube(self._caller, info.name, info)
 
     async def get(self, name: str, *, timeout: float | None = None) -> AsyncCube:
@@ -88,7 +87,7 @@ class AsyncCubes:
             page_size: How many one call fetches; 0 lets the server choose.
             timeout: Seconds of each call.
         """
-        request = mip.ListCubesRequest(page_size=page_size, show_deleted=show_deleted)
+        request = _stubs.LIST_CUBES(page_size=page_size, show_deleted=show_deleted)
         async for cube in self._caller.pages(_stubs.LIST_CUBES, request, "cubes", timeout):
             yield AsyncCube(self._caller, cube.name, CubeInfo(cube))
 
@@ -108,19 +107,19 @@ class AsyncCubes:
             Aborted: The etag is not the current one.
             UsageError: Nothing is to be changed.
         """
-        cube = mip.Cube(name=cube_name(name), etag=etag)
+        cube: dict[str, Any] = {"name": cube_name(name), "etag": etag}
         paths = []
         if not isinstance(display_name, Unset):
-            cube.display_name = display_name
+            cube["display_name"] = display_name
             paths.append("display_name")
         if not isinstance(labels, Unset):
-            cube.labels = labels_of(labels)
+            cube["labels"] = labels_of(labels)
             paths.append("labels")
         if not paths:
             raise UsageError("nothing to update", reason="FIELD_REQUIRED", remedy="Pass display_name or labels.")
-        request = mip.UpdateCubeRequest(cube=cube, update_mask=FieldMask(paths=paths), request_id=request_id)
+        request = _stubs.UPDATE_CUBE(cube=cube, update_mask={"paths": paths}, request_id=request_id)
         response = await self._caller.call(_stubs.UPDATE_CUBE, request, timeout)
-        return AsyncCube(self._caller, cube.name, CubeInfo(response.cube or mip.Cube()))
+        return AsyncCube(self._caller, cube["name"], CubeInfo(response.cube))
 
     async def delete(
         self,
@@ -136,17 +135,17 @@ class AsyncCubes:
         Raises:
             Aborted: The etag or the expected revision is not the current one.
         """
-        request = mip.DeleteCubeRequest(
+        request = _stubs.DELETE_CUBE(
             name=cube_name(name), etag=etag, expected_revision=expected_revision, request_id=request_id
         )
         response = await self._caller.call(_stubs.DELETE_CUBE, request, timeout)
-        return Commit(response.commit or mip.Commit())
+        return Commit(response.commit)
 
     async def undelete(self, name: str, *, request_id: str = "", timeout: float | None = None) -> AsyncCube:
         """Restores a deleted cube."""
-        request = mip.UndeleteCubeRequest(name=cube_name(name), request_id=request_id)
+        request = _stubs.UNDELETE_CUBE(name=cube_name(name), request_id=request_id)
         response = await self._caller.call(_stubs.UNDELETE_CUBE, request, timeout)
-        return AsyncCube(self._caller, request.name, CubeInfo(response.cube or mip.Cube()))
+        return AsyncCube(self._caller, request.name, CubeInfo(response.cube))
 
     async def purge(
         self,
@@ -166,9 +165,9 @@ class AsyncCubes:
             request_id: A UUID; one is made when empty.
             timeout: Seconds.
         """
-        request = mip.PurgeCubeRequest(
+        request = _stubs.PURGE_CUBE(
             name=cube_name(name), reason=reason, expected_revision=expected_revision, request_id=request_id
         )
         response = await self._caller.call(_stubs.PURGE_CUBE, request, timeout, at_least=LONG_TIMEOUT)
-        commit = Commit(response.commit or mip.Commit())
+        commit = Commit(response.commit)
         return Mutation(commit, derived=tuple(response.derived), compaction_job=response.compaction_job)

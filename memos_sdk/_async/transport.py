@@ -23,6 +23,12 @@ async def in_thread(function: Callable[..., T], *args: Any) -> T:
     return await asyncio.to_thread(function, *args)
 
 
+async def threaded(items: Iterator[T]) -> AsyncIterator[T]:
+    """Iterates in a thread, where making an item means reading a file."""
+    while (item := await asyncio.to_thread(next, items, None)) is not None:
+        yield item
+
+
 async def each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
     """Iterates over either kind of iterable."""
     if isinstance(items, AsyncIterable):
@@ -43,17 +49,17 @@ class AsyncTransport:
         self._channel: Any = None
         self._closed = False
 
-    async def unary(self, method: Method[Any, Any], payload: bytes, timeout: float | None) -> bytes:
+    async def unary(self, method: Method[..., Any, Any], payload: bytes, timeout: float | None) -> bytes:
         """Makes a call with one request and one response."""
         call = self._open().unary_unary(method.path)
         try:
             data: bytes = await call(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
         except grpc.aio.AioRpcError as error:
-            raise to_error(error, method.path, self._endpoint) from error
+            raise to_error(error, method.path, self._endpoint) from None
         return data
 
     async def server_stream(
-        self, method: Method[Any, Any], payload: bytes, timeout: float | None
+        self, method: Method[..., Any, Any], payload: bytes, timeout: float | None
     ) -> AsyncIterator[bytes]:
         """Makes a call with one request and a stream of responses; leaving the loop cancels the call."""
         call = self._open().unary_stream(method.path)(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
@@ -61,17 +67,29 @@ class AsyncTransport:
             async for data in call:
                 yield data
         except grpc.aio.AioRpcError as error:
-            raise to_error(error, method.path, self._endpoint) from error
+            raise to_error(error, method.path, self._endpoint) from None
         finally:
             call.cancel()
 
-    async def client_stream(self, method: Method[Any, Any], frames: Iterator[bytes], timeout: float | None) -> bytes:
-        """Makes a call with a stream of requests and one response."""
-        call = self._open().stream_unary(method.path)
+    async def client_stream(
+        self, method: Method[..., Any, Any], frames: AsyncIterator[bytes], timeout: float | None
+    ) -> bytes:
+        """Makes a call with a stream of requests and one response. What `frames` raises cancels the call."""
+        call = self._open().stream_unary(method.path)(timeout=timeout, metadata=call_metadata(self._endpoint))
         try:
-            data: bytes = await call(_aiter(frames), timeout=timeout, metadata=call_metadata(self._endpoint))
+            async for frame in frames:
+                try:
+                    await call.write(frame)
+                except asyncio.InvalidStateError:
+                    # The call has ended before the last frame; how, the answer below tells.
+                    break
+            else:
+                await call.done_writing()
+            data: bytes = await call
         except grpc.aio.AioRpcError as error:
-            raise to_error(error, method.path, self._endpoint) from error
+            raise to_error(error, method.path, self._endpoint) from None
+        finally:
+            call.cancel()
         return data
 
     async def close(self) -> None:
@@ -91,9 +109,3 @@ class AsyncTransport:
                 credentials = channel_credentials(self._endpoint.tls)
                 self._channel = grpc.aio.secure_channel(self._endpoint.target, credentials, options=options)
         return self._channel
-
-
-async def _aiter(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Reads frames of up to 1 MiB in a thread, since they come from a file."""
-    while (frame := await asyncio.to_thread(next, frames, None)) is not None:
-        yield frame

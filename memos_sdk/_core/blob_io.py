@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from memos_sdk._core.channel import BLOB_FRAME_BYTES
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk import _stubs
+from memos_sdk._gen import wire
 from memos_sdk.errors import DataLoss, UsageError
 
+BLOB_FRAME_BYTES = 1024 * 1024
 Progress = Callable[[int, int], object]
 
 
@@ -44,16 +45,16 @@ class BlobSource:
 
 def upload_frames(cube: str, blob: BlobSource, offset: int, progress: Progress | None) -> Iterator[bytes]:
     """Yields the encoded frames of an upload: a header, the data from `offset` on, the finish."""
-    header = mip.BlobHeader(parent=cube, digest=blob.digest, size=blob.size, offset=offset)
-    yield bytes(mip.WriteBlobRequest(header=header))
+    header = wire.BlobHeader(parent=cube, digest=blob.digest, size=blob.size, offset=offset)
+    yield wire.WriteBlobRequest(header=header).SerializeToString()
     with blob.open() as file:
         file.seek(offset)
         while data := file.read(BLOB_FRAME_BYTES):
-            yield bytes(mip.WriteBlobRequest(data=mip.BlobData(offset=offset, data=data)))
+            yield wire.WriteBlobRequest(data=wire.BlobData(offset=offset, data=data)).SerializeToString()
             offset += len(data)
             if progress is not None:
                 progress(offset, blob.size)
-    yield bytes(mip.WriteBlobRequest(finish=True))
+    yield wire.WriteBlobRequest(finish=True).SerializeToString()
 
 
 class BlobReceiver:
@@ -82,19 +83,19 @@ class BlobReceiver:
             self._hash.update(data)
             self.offset += len(data)
 
-    def request(self) -> mip.ReadBlobRequest:
+    def request(self) -> wire.ReadBlobRequest:
         """Returns the request for what is still missing."""
-        return mip.ReadBlobRequest(parent=self._cube, digest=self._digest, offset=self.offset)
+        return _stubs.READ_BLOB(parent=self._cube, digest=self._digest, offset=self.offset)
 
-    def take(self, frame: mip.ReadBlobResponse) -> None:
+    def take(self, frame: wire.ReadBlobResponse) -> None:
         """Writes a frame.
 
         Raises:
             DataLoss: The frames do not follow one another.
         """
-        if frame.header is not None:
+        if frame.HasField("header"):
             self._size = frame.header.size
-        if frame.data is not None:
+        if frame.HasField("data"):
             if frame.data.offset != self.offset:
                 raise self._corrupt(f"bytes {self.offset} to {frame.data.offset} are missing")
             self._file.write(frame.data.data)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from memos_sdk._core.convert import VALUE_ERRORS, enum_number, is_generated, timestamp, to_wire, unfit
 from memos_sdk._core.names import child_name, principal_name
-from memos_sdk._gen.google.protobuf import FieldMask
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk._gen import wire
 from memos_sdk.errors import UsageError
 from memos_sdk.models import Memory, Session
 
-# A slice stays well below the 4 MiB that gRPC servers accept unless told otherwise.
-MAX_SLICE_MEMORIES = 500
-MAX_SLICE_BYTES = 2_500_000
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 MemoryLike: TypeAlias = str | Mapping[str, Any] | Memory
 NameLike: TypeAlias = str | Memory
@@ -43,7 +41,7 @@ def session_name(cube: str, value: str | Session) -> str:
     return child_name(cube, "sessions", name) if name else ""
 
 
-def new_memory(cube: str, value: MemoryLike, **fields: Any) -> mip.Memory:
+def new_memory(cube: str, value: MemoryLike, **fields: Any) -> wire.Memory:
     """Makes the message of a memory to add.
 
     Args:
@@ -56,10 +54,7 @@ def new_memory(cube: str, value: MemoryLike, **fields: Any) -> mip.Memory:
     """
     given = {key: item for key, item in fields.items() if item is not None and item != ()}
     if isinstance(value, Memory):
-        message = value._content_copy()
-        if given:
-            message = _merge(message, cube, given)
-        return message
+        return _merge(value._content_copy(), cube, given)
     if isinstance(value, Mapping):
         given = {**value, **given}
     elif isinstance(value, str):
@@ -70,77 +65,100 @@ def new_memory(cube: str, value: MemoryLike, **fields: Any) -> mip.Memory:
             reason="INVALID_FIELD",
             remedy='Pass the text, or a mapping such as {"text": "…", "tags": ["…"]}.',
         )
-    return _merge(mip.Memory(), cube, given)
+    return _merge(wire.Memory(), cube, given)
 
 
-def _merge(message: mip.Memory, cube: str, fields: Mapping[str, Any]) -> mip.Memory:
-    """Sets fields of a memory, with the names that `Cube.add` documents."""
-    plain = {key: fields[key] for key in ("text", "kind", "media_type", "language") if fields.get(key) is not None}
-    if plain:
-        if message.plaintext is None:
-            message.activation = message.parametric = message.extension = None
-            message.plaintext = mip.Plaintext()
-        for key, item in plain.items():
-            setattr(message.plaintext, key, item)
-    for key, item in fields.items():
-        if key in ("text", "kind", "media_type", "language"):
-            continue
-        if key == "id":
-            message.name = child_name(cube, "memories", item) if item else ""
-        elif key in _SETTERS:
-            _SETTERS[key](message, cube, item)
-        else:
-            known = ", ".join(["text", "kind", "media_type", "language", "id", *_SETTERS])
-            raise UsageError(
-                f"a memory has no field {key!r}", reason="INVALID_FIELD", remedy=f"The fields are: {known}."
-            )
+def _merge(message: wire.Memory, cube: str, fields: Mapping[str, Any]) -> wire.Memory:
+    """Sets fields of a memory, with the names that `Cube.add` documents.
+
+    Raises:
+        UsageError: A field is unknown or cannot hold its value.
+    """
+    try:
+        for key, item in fields.items():
+            if key in _PLAIN:
+                if item is not None:
+                    # This makes the payload plaintext, whatever it was, also where the text is empty.
+                    message.plaintext.SetInParent()
+                    setattr(message.plaintext, key, item)
+            elif key == "id":
+                message.name = child_name(cube, "memories", item) if item else ""
+            elif key in _SETTERS:
+                message.ClearField(_FIELDS.get(key, key))
+                if item is not None:
+                    _SETTERS[key](message, cube, item)
+            else:
+                known = ", ".join([*_PLAIN, "id", *_SETTERS])
+                raise UsageError(
+                    f"a memory has no field {key!r}", reason="INVALID_FIELD", remedy=f"The fields are: {known}."
+                )
+    except UsageError:
+        raise
+    except VALUE_ERRORS as error:
+        raise unfit("a memory", error) from error
     return message
 
 
-def _set_payload(name: str) -> Any:
-    def setter(message: mip.Memory, cube: str, value: Any) -> None:
-        message.plaintext = message.activation = message.parametric = message.extension = None
-        setattr(message, name, value)
+def _set_labels(message: wire.Memory, cube: str, value: Any) -> None:
+    message.labels.extend(labels_of(value))
 
-    return setter
+
+def _set_provenance(message: wire.Memory, cube: str, value: Any) -> None:
+    message.provenance.extend(provenance_of(value))
+
+
+def _set_vectors(message: wire.Memory, cube: str, value: Any) -> None:
+    message.vectors.extend(to_wire(vector, wire.Vector) for vector in value)
+
+
+def _set_sensitivity(message: wire.Memory, cube: str, value: Any) -> None:
+    message.sensitivity = sensitivity_of(value)
 
 
 def _set_plain(name: str) -> Any:
-    def setter(message: mip.Memory, cube: str, value: Any) -> None:
+    def setter(message: wire.Memory, cube: str, value: Any) -> None:
         setattr(message, name, value)
 
     return setter
 
 
+def _set_time(name: str) -> Any:
+    def setter(message: wire.Memory, cube: str, value: Any) -> None:
+        getattr(message, name).CopyFrom(timestamp(value))
+
+    return setter
+
+
+def _set_payload(name: str, cls: Any) -> Any:
+    def setter(message: wire.Memory, cube: str, value: Any) -> None:
+        getattr(message, name).CopyFrom(to_wire(value, cls))
+
+    return setter
+
+
+_PLAIN = ("text", "kind", "media_type", "language")
+# The message's field where it is not the argument's.
+_FIELDS = {"attributes": "attributes_json"}
 _SETTERS: dict[str, Any] = {
-    "tags": lambda message, cube, value: setattr(message, "tags", tags_of(value)),
-    "labels": lambda message, cube, value: setattr(message, "labels", labels_of(value)),
+    "tags": lambda message, cube, value: message.tags.extend(tags_of(value)),
+    "labels": _set_labels,
     "attributes": lambda message, cube, value: setattr(message, "attributes_json", attributes_of(value)),
-    "provenance": lambda message, cube, value: setattr(message, "provenance", provenance_of(value)),
-    "session": lambda message, cube, value: setattr(message, "session", session_name(cube, value or "")),
+    "provenance": _set_provenance,
+    "session": lambda message, cube, value: setattr(message, "session", session_name(cube, value)),
     "owner": lambda message, cube, value: setattr(message, "owner", principal_name(value) if value else ""),
-    "sensitivity": lambda message, cube, value: setattr(message, "sensitivity", sensitivity_of(value)),
-    "vectors": lambda message, cube, value: setattr(message, "vectors", list(value or ())),
-    "valid_from": _set_plain("valid_from"),
-    "valid_until": _set_plain("valid_until"),
-    "confidence": lambda message, cube, value: setattr(message, "confidence", None if value is None else float(value)),
-    "activation": _set_payload("activation"),
-    "parametric": _set_payload("parametric"),
-    "extension": _set_payload("extension"),
-}
-
-# The name of the update mask's path where it is not the argument's.
-_PATHS = {
-    "text": "plaintext.text",
-    "kind": "plaintext.kind",
-    "media_type": "plaintext.media_type",
-    "language": "plaintext.language",
-    "attributes": "attributes_json",
+    "sensitivity": _set_sensitivity,
+    "vectors": _set_vectors,
+    "valid_from": _set_time("valid_from"),
+    "valid_until": _set_time("valid_until"),
+    "confidence": _set_plain("confidence"),
+    "activation": _set_payload("activation", wire.Activation),
+    "parametric": _set_payload("parametric", wire.Parametric),
+    "extension": _set_payload("extension", wire.Extension),
 }
 
 
-def update(cube: str, name: NameLike, etag: str, fields: Mapping[str, Any]) -> tuple[mip.Memory, FieldMask]:
-    """Makes the message and the mask of an update: the fields that are not UNSET; None clears one.
+def update(cube: str, name: NameLike, etag: str, fields: Mapping[str, Any]) -> tuple[wire.Memory, dict[str, list[str]]]:
+    """Makes the message of an update and its mask: the fields that are not UNSET; None clears one.
 
     Raises:
         UsageError: Nothing is to be changed.
@@ -149,10 +167,11 @@ def update(cube: str, name: NameLike, etag: str, fields: Mapping[str, Any]) -> t
     if not given:
         raise UsageError("nothing to update", reason="FIELD_REQUIRED", remedy="Pass the fields that change.")
     set_fields = {key: value for key, value in given.items() if value is not None}
-    message = _merge(mip.Memory(), cube, set_fields)
+    message = _merge(wire.Memory(), cube, set_fields)
     message.name = memory_name(cube, name)
     message.etag = etag
-    return message, FieldMask(paths=[_PATHS.get(key, key) for key in given])
+    paths = [f"plaintext.{key}" if key in _PLAIN else _FIELDS.get(key, key) for key in given]
+    return message, {"paths": paths}
 
 
 def tags_of(value: Iterable[str] | str | None) -> list[str]:
@@ -160,11 +179,11 @@ def tags_of(value: Iterable[str] | str | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def labels_of(value: Mapping[str, str] | Iterable[mip.Label] | None) -> list[mip.Label]:
-    """Returns labels sorted by key."""
+def labels_of(value: Mapping[str, str] | Iterable[mip.Label] | None) -> list[wire.Label]:
+    """Returns labels, those of a mapping sorted by key."""
     if isinstance(value, Mapping):
-        return [mip.Label(key=key, value=str(item)) for key, item in sorted(value.items())]
-    return list(value or ())
+        return [wire.Label(key=key, value=str(item)) for key, item in sorted(value.items())]
+    return [to_wire(label, wire.Label) for label in value or ()]
 
 
 def attributes_of(value: Mapping[str, Any] | str | None) -> str:
@@ -179,85 +198,36 @@ def attributes_of(value: Mapping[str, Any] | str | None) -> str:
         ) from None
 
 
-def provenance_of(value: Any) -> list[mip.Provenance]:
+def provenance_of(value: Any) -> list[wire.Provenance]:
     """Returns provenance entries from messages, mappings of their fields, or one of either."""
     if value is None:
         return []
-    entries = [value] if isinstance(value, mip.Provenance | Mapping) else list(value)
-    try:
-        return [entry if isinstance(entry, mip.Provenance) else _provenance_entry(entry) for entry in entries]
-    except TypeError as error:
-        raise UsageError(
-            f"the provenance does not fit: {error}",
-            reason="INVALID_FIELD",
-            remedy='Pass mappings such as {"source": "notes.md", "line_start": 3}, or messages.',
-        ) from None
+    entries = [value] if isinstance(value, Mapping) or is_generated(value) else list(value)
+    return [
+        _provenance_entry(entry) if isinstance(entry, Mapping) else to_wire(entry, wire.Provenance) for entry in entries
+    ]
 
 
-def _provenance_entry(entry: Mapping[str, Any]) -> mip.Provenance:
-    fields = dict(entry)
-    known = [field.name for field in dataclasses.fields(mip.Provenance) if not field.name.startswith("_")]
-    unknown = sorted(set(fields).difference(known))
+def _provenance_entry(entry: Mapping[str, Any]) -> wire.Provenance:
+    known = [field.name for field in wire.Provenance.DESCRIPTOR.fields]
+    unknown = sorted(set(entry).difference(known))
     if unknown:
         raise UsageError(
             f"a provenance has no field {unknown[0]!r}",
             reason="INVALID_FIELD",
             remedy=f"The fields are: {', '.join(known)}.",
         )
-    if isinstance(fields.get("kind"), str):
-        fields["kind"] = enum_of(mip.ProvenanceKind, fields["kind"], "kind of provenance")
-    return mip.Provenance(**fields)
+    fields = {key: value for key, value in entry.items() if value is not None}
+    if "kind" in fields:
+        fields["kind"] = enum_number("ProvenanceKind", fields["kind"], "kind of provenance")
+    if "time" in fields:
+        fields["time"] = timestamp(fields["time"])
+    return wire.Provenance(**fields)
 
 
-def enum_of(enum: Any, value: Any, what: str) -> Any:
-    """Returns the member that a name in any case or a number stands for.
-
-    Raises:
-        UsageError: There is none.
-    """
-    if isinstance(value, enum):
-        return value
-    if isinstance(value, str):
-        member = enum.__members__.get(value.upper().replace("-", "_"))
-        if member is not None:
-            return member
-    elif isinstance(value, int) and not isinstance(value, bool):
-        return enum(value)
-    names = ", ".join(name.lower() for name in enum.__members__ if name != "UNSPECIFIED")
-    raise UsageError(f"{value!r} is not a {what}", reason="INVALID_FIELD", remedy=f"Use one of: {names}.")
-
-
-def sensitivity_of(value: mip.Sensitivity | str | None) -> mip.Sensitivity:
-    """Returns the sensitivity that a name stands for."""
-    found: mip.Sensitivity = enum_of(mip.Sensitivity, value or mip.Sensitivity.UNSPECIFIED, "sensitivity")
-    return found
-
-
-class Slicer:
-    """Cuts a stream of memories into batches; a memory above `max_bytes` makes a batch of its own."""
-
-    def __init__(self, max_memories: int = MAX_SLICE_MEMORIES, max_bytes: int = MAX_SLICE_BYTES) -> None:
-        """Starts with an empty batch."""
-        self._max_memories = max_memories
-        self._max_bytes = max_bytes
-        self._batch: list[mip.Memory] = []
-        self._size = 0
-
-    def push(self, memory: mip.Memory) -> list[mip.Memory]:
-        """Takes a memory in and returns the batch that it no longer fits into; empty while it fits."""
-        # The tag and the length of an element take up to 8 bytes.
-        weight = len(bytes(memory)) + 8
-        full: list[mip.Memory] = []
-        if self._batch and (len(self._batch) >= self._max_memories or self._size + weight > self._max_bytes):
-            full = self.rest()
-        self._batch.append(memory)
-        self._size += weight
-        return full
-
-    def rest(self) -> list[mip.Memory]:
-        """Returns what is left and starts anew."""
-        batch, self._batch, self._size = self._batch, [], 0
-        return batch
+def sensitivity_of(value: mip.Sensitivity | str | None) -> Any:
+    """Returns the number of the sensitivity that a name or a member stands for; 0 for none."""
+    return enum_number("Sensitivity", value or 0, "sensitivity")
 
 
 def as_of_revision(value: int | None) -> int:

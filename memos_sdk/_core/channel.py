@@ -12,7 +12,6 @@ from memos_sdk.errors import MipError, error_from_status
 
 # Pages and batches of the protocol stay far below; the bound keeps a broken server from filling the memory.
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
-BLOB_FRAME_BYTES = 1024 * 1024
 
 
 def channel_options(endpoint: Endpoint, version: str) -> list[tuple[str, Any]]:

@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 from typing import Any
 
-import betterproto2
+from google.protobuf.message import Message
+
+from memos_sdk._core.convert import as_time, enum_name, is_generated, to_wire
+from memos_sdk._core.pool import wire_type
 
 
-def to_json(message: betterproto2.Message) -> dict[str, Any]:
-    """Returns a message as JSON values. Fields at their default are left out, as in the protobuf JSON mapping.
+def to_json(message: Any) -> dict[str, Any]:
+    """Returns a message, of the wire or generated, as JSON values. Fields at their default are left out, as in the
+    protobuf JSON mapping.
 
     Digests, commitments and other bytes are hexadecimal, which people compare with what other tools print.
     """
-    shown = {}
-    for field in dataclasses.fields(message):  # type: ignore[arg-type] # every message class is a dataclass
-        value = getattr(message, field.name)
-        if value is None or (not isinstance(value, betterproto2.Message) and _is_default(value)):
-            optional = field.metadata["betterproto"].optional or field.metadata["betterproto"].group
-            if value is None or not optional:
-                continue
-        shown[field.name] = _value(value)
-    return shown
+    if is_generated(message):
+        message = to_wire(message, wire_type(type(message).__name__))
+    return {field.name: _field(field, value) for field, value in message.ListFields()}
 
 
-def _is_default(value: object) -> bool:
-    return value in ("", b"", 0, False) or value == []
+def _field(field: Any, value: Any) -> Any:
+    # Lists are no str, bytes or message; the names of the label that says so changed between versions of protobuf.
+    if not isinstance(value, str | bytes | int | float | Message):
+        return [_single(field, item) for item in value]
+    return _single(field, value)
 
 
-def _value(value: Any) -> Any:
-    if isinstance(value, betterproto2.Message):
+def _single(field: Any, value: Any) -> Any:
+    if isinstance(value, Message):
+        kind = value.DESCRIPTOR.full_name
+        if kind == "google.protobuf.Timestamp":
+            return time_text(as_time(value))
+        if kind == "google.protobuf.Duration":
+            return value.seconds + value.nanos / 1e9  # type: ignore[attr-defined] # its fields
         return to_json(value)
-    if isinstance(value, betterproto2.Enum):
-        return value.name or int(value)
     if isinstance(value, bytes):
         return value.hex()
-    if isinstance(value, datetime.datetime):
-        return time_text(value)
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    if isinstance(value, list):
-        return [_value(item) for item in value]
+    if field.enum_type is not None:
+        return enum_name(field.enum_type.full_name.removeprefix("mip.v1."), value)
     return value
 
 

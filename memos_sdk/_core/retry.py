@@ -37,7 +37,7 @@ class Attempts:
 
     def __init__(
         self,
-        method: Method[Any, Any],
+        method: Method[..., Any, Any],
         policy: RetryPolicy,
         timeout: float | None,
         *,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import datetime
+from typing import TYPE_CHECKING
 
+from memos_sdk import _stubs
 from memos_sdk._core.build import as_of as split_as_of
-from memos_sdk._core.build import enum_of
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk._core.convert import enum_number, to_wire
+from memos_sdk._gen import wire
 from memos_sdk.errors import UsageError
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 def search_request(
@@ -20,7 +25,7 @@ def search_request(
     as_of: int | datetime.datetime | None,
     explain: bool,
     rerank: str,
-) -> mip.SearchMemoriesRequest:
+) -> wire.SearchMemoriesRequest:
     """Makes the request; `Cube.search` documents the arguments.
 
     Raises:
@@ -33,13 +38,13 @@ def search_request(
             remedy="Pass query or vector.",
         )
     revision, time = split_as_of(as_of)
-    return mip.SearchMemoriesRequest(
+    return _stubs.SEARCH_MEMORIES(
         cubes=cubes,
         query=query,
-        vector=vector,
+        vector=None if vector is None else to_wire(vector, wire.Vector),
         filter=filter,
         top_k=top_k,
-        mode=enum_of(mip.SearchMode, mode, "search mode"),
+        mode=enum_number("SearchMode", mode, "search mode"),
         as_of_revision=revision,
         as_of_time=time,
         explain=explain,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import betterproto2
-
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk import _stubs
+from memos_sdk._gen import wire
 from memos_sdk.errors import DataLoss, MipError, ResourceExhausted, Unavailable
 from memos_sdk.models import Change, Commit, WatchEvent
 
@@ -19,35 +18,37 @@ class WatchAssembler:
         self._commit: Commit | None = None
         self._changes: list[Change] = []
 
-    def request(self) -> mip.WatchCubeRequest:
+    def request(self) -> wire.WatchCubeRequest:
         """Returns the request that goes on after the last whole commit; a commit that broke off is sent anew."""
         self._commit, self._changes = None, []
-        return mip.WatchCubeRequest(name=self._cube, start_revision=self._next)
+        return _stubs.WATCH_CUBE(name=self._cube, start_revision=self._next)
 
-    def take(self, frame: mip.WatchCubeResponse) -> WatchEvent | None:
+    def take(self, frame: wire.WatchCubeResponse) -> WatchEvent | None:
         """Takes a frame and returns the commit that it completes.
 
         Raises:
             DataLoss: A revision is missing, or the frames come in the wrong order.
         """
-        kind, value = betterproto2.which_one_of(frame, "frame")
-        if kind == "commit" and isinstance(value, mip.Commit):
-            if self._commit is not None or (self._next and value.revision != self._next):
-                raise self._gap(f"revision {value.revision} follows {self._next - 1}")
-            self._commit, self._changes = Commit(value), []
-        elif kind == "changes" and isinstance(value, mip.WatchCubeResponseChanges):
+        kind = frame.WhichOneof("frame")
+        if kind == "commit":
+            revision = frame.commit.revision
+            if self._commit is not None or (self._next and revision != self._next):
+                raise self._gap(f"revision {revision} follows {self._next - 1}")
+            self._commit, self._changes = Commit(frame.commit), []
+        elif kind == "changes":
             if self._commit is None:
                 raise self._gap("changes come without their commit")
-            self._changes += [Change(change) for change in value.changes]
-        elif kind == "end" and isinstance(value, mip.WatchCubeResponseEnd):
-            if self._commit is None or value.revision != self._commit.revision:
-                raise self._gap(f"the end of revision {value.revision} comes without its commit")
+            self._changes += [Change(change) for change in frame.changes.changes]
+        elif kind == "end":
+            revision = frame.end.revision
+            if self._commit is None or revision != self._commit.revision:
+                raise self._gap(f"the end of revision {revision} comes without its commit")
             event = WatchEvent(self._commit, tuple(self._changes))
-            self._next, self._commit, self._changes = value.revision + 1, None, []
+            self._next, self._commit, self._changes = revision + 1, None, []
             return event
-        elif kind == "heartbeat" and isinstance(value, mip.WatchCubeResponseHeartbeat) and not self._next:
+        elif kind == "heartbeat" and not self._next:
             # Nothing came yet: after a break the watch goes on from here instead of from a newer "next one".
-            self._next = value.revision + 1
+            self._next = frame.heartbeat.revision + 1
         return None
 
     @staticmethod

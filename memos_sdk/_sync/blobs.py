@@ -9,13 +9,18 @@ import io
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from memos_sdk import _stubs
 from memos_sdk._sync.caller import LONG_TIMEOUT, Caller
-from memos_sdk._sync.transport import in_thread, sleep
+from memos_sdk._sync.transport import in_thread, sleep, threaded
 from memos_sdk._core.blob_io import BlobReceiver, BlobSource, upload_frames
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk._core.convert import generated
+from memos_sdk._gen import wire
 from memos_sdk.errors import MipError, NotFound
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class Blobs:
@@ -48,7 +53,7 @@ class Blobs:
             The reference to put into a memory.
         """
         blob = in_thread(BlobSource, source)
-        reference = mip.BlobRef(digest=blob.digest, size=blob.size, media_type=media_type, title=title)
+        reference = wire.BlobRef(digest=blob.digest, size=blob.size, media_type=media_type, title=title)
         attempts = self._caller.attempts(_stubs.QUERY_WRITE, math.inf)
         reached = 0
         while blob.digest in self.missing([blob.digest]):
@@ -58,7 +63,7 @@ class Blobs:
                     # What moves on has all its tries before it again.
                     attempts, reached = self._caller.attempts(_stubs.QUERY_WRITE, math.inf), offset
                 attempts.next_timeout()
-                frames = upload_frames(self._cube, blob, offset, progress)
+                frames = threaded(upload_frames(self._cube, blob, offset, progress))
                 self._caller.upload(_stubs.WRITE_BLOB, frames, timeout or LONG_TIMEOUT)
                 break
             except MipError as error:
@@ -68,7 +73,7 @@ class Blobs:
                 sleep(delay)
         if progress is not None:
             progress(blob.size, blob.size)
-        return reference
+        return generated(reference)
 
     def read(self, digest: str, *, timeout: float | None = None) -> bytes:
         """Returns the bytes of a blob, checked against the digest."""
@@ -111,12 +116,12 @@ class Blobs:
 
     def missing(self, digests: Iterable[str], *, timeout: float | None = None) -> list[str]:
         """Returns those digests that the cube does not hold, in order."""
-        request = mip.FindMissingBlobsRequest(parent=self._cube, digests=list(digests))
-        return (self._caller.call(_stubs.FIND_MISSING_BLOBS, request, timeout)).digests
+        request = _stubs.FIND_MISSING_BLOBS(parent=self._cube, digests=list(digests))
+        return list((self._caller.call(_stubs.FIND_MISSING_BLOBS, request, timeout)).digests)
 
     def _arrived(self, digest: str) -> int:
         """Returns how much of an interrupted upload the server has."""
-        request = mip.QueryWriteRequest(parent=self._cube, digest=digest)
+        request = _stubs.QUERY_WRITE(parent=self._cube, digest=digest)
         try:
             return (self._caller.call(_stubs.QUERY_WRITE, request)).committed_size
         except NotFound:

@@ -19,7 +19,7 @@ from memos_sdk.errors import MipError
 
 # Calls whose time grows with the size of a cube or a batch get this much unless told otherwise, in seconds.
 LONG_TIMEOUT = 600.0
-BATCH_TIMEOUT = 180.0
+BULK_TIMEOUT = 3600.0
 
 
 class Caller:
@@ -35,7 +35,7 @@ class Caller:
 
     def call(
         self,
-        method: Method[RequestT, ResponseT],
+        method: Method[..., RequestT, ResponseT],
         request: RequestT,
         timeout: float | None = None,
         *,
@@ -65,7 +65,7 @@ class Caller:
             return response
 
     def pages(
-        self, method: Method[Any, Any], request: Any, field: str, timeout: float | None = None
+        self, method: Method[..., Any, Any], request: Any, field: str, timeout: float | None = None
     ) -> Iterator[Any]:
         """Yields the items of all pages; each page is a call of its own."""
         while True:
@@ -77,17 +77,19 @@ class Caller:
             request.page_token = response.next_page_token
 
     def stream(
-        self, method: Method[RequestT, ResponseT], request: RequestT, timeout: float | None
+        self, method: Method[..., RequestT, ResponseT], request: RequestT, timeout: float | None
     ) -> Iterator[ResponseT]:
         """Yields the responses of one server stream, without repeating it; None sets no time limit."""
         for data in self._transport.server_stream(method, encode(method, request), timeout):
             yield decode(method, method.response, data)
 
-    def upload(self, method: Method[RequestT, ResponseT], frames: Any, timeout: float | None) -> ResponseT:
+    def upload(self, method: Method[..., RequestT, ResponseT], frames: Any, timeout: float | None) -> ResponseT:
         """Sends frames, already encoded, and returns the response, without repeating it."""
-        return decode(method, method.response, self._transport.client_stream(method, frames, timeout))
+        response = decode(method, method.response, self._transport.client_stream(method, frames, timeout))
+        observe(self.heads, response)
+        return response
 
-    def attempts(self, method: Method[Any, Any], timeout: float | None, *, at_least: float = 0.0) -> Attempts:
+    def attempts(self, method: Method[..., Any, Any], timeout: float | None, *, at_least: float = 0.0) -> Attempts:
         """Starts the clock of a call."""
         seconds = max(self.timeout, at_least) if timeout is None else timeout
         return Attempts(method, self.retry, seconds, has_request_id=True)

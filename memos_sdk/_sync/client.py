@@ -9,7 +9,7 @@ import datetime
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from memos_sdk import _stubs
 from memos_sdk._sync.access import Access
@@ -17,13 +17,16 @@ from memos_sdk._sync.caller import Caller
 from memos_sdk._sync.cube import Cube
 from memos_sdk._sync.cubes import Cubes
 from memos_sdk._sync.jobs import Jobs
+from memos_sdk._core.convert import generated
 from memos_sdk._core.discovery import TLS, resolve
 from memos_sdk._core.heads import HeadStore
 from memos_sdk._core.names import cube_name
 from memos_sdk._core.retry import RetryPolicy
 from memos_sdk._core.searching import search_request
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.models import Capabilities, SearchResult
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class Client:
@@ -121,8 +124,17 @@ class Client:
 
     def capabilities(self, *, timeout: float | None = None) -> Capabilities:
         """Returns what the server declares. It needs no token."""
-        response = self._caller.call(_stubs.GET_CAPABILITIES, mip.GetCapabilitiesRequest(), timeout)
+        response = self._caller.call(_stubs.GET_CAPABILITIES, _stubs.GET_CAPABILITIES(), timeout)
         return Capabilities(response)
+
+    def server_stats(self, *, timeout: float | None = None) -> mip.GetServerStatsResponse:
+        """Returns what the server counts and measures of itself: calls, latencies, queues, index lag, health.
+
+        Raises:
+            PermissionDenied: You do not administer the server.
+        """
+        response = self._caller.call(_stubs.GET_SERVER_STATS, _stubs.GET_SERVER_STATS(), timeout)
+        return generated(response)
 
     def close(self) -> None:
         """Closes the connection."""

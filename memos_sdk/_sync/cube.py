@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from memos_sdk import _stubs
 from memos_sdk._sync.blobs import Blobs
@@ -17,8 +18,10 @@ from memos_sdk._sync.cube_history import CubeHistory
 from memos_sdk._sync.cube_memories import CubeMemories
 from memos_sdk._sync.sessions import Sessions, SessionScope
 from memos_sdk._core.searching import search_request
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.models import CubeInfo, SearchResult
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class Cube(CubeMemories, CubeHistory, CubeGraph, CubeBase):

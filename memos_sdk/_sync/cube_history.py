@@ -15,7 +15,6 @@ from memos_sdk._sync.cube_base import CubeBase
 from memos_sdk._sync.transport import sleep
 from memos_sdk._core.heads import Head
 from memos_sdk._core.watching import WatchAssembler
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.errors import MipError
 from memos_sdk.models import Change, Commit, CubeInfo, Rollback, Verification, WatchEvent
 
@@ -33,21 +32,21 @@ class CubeHistory(CubeBase):
             page_size: How many one call fetches; 0 lets the server choose.
             timeout: Seconds of each call.
         """
-        request = mip.ListCommitsRequest(parent=self.name, page_size=page_size)
+        request = _stubs.LIST_COMMITS(parent=self.name, page_size=page_size)
         for commit in self._caller.pages(_stubs.LIST_COMMITS, request, "commits", timeout):
             yield Commit(commit)
 
     def commit(self, revision: int, *, timeout: float | None = None) -> Commit:
         """Returns the commit of a revision."""
-        request = mip.GetCommitRequest(name=f"{self.name}/commits/{revision}")
+        request = _stubs.GET_COMMIT(name=f"{self.name}/commits/{revision}")
         response = self._caller.call(_stubs.GET_COMMIT, request, timeout)
-        return Commit(response.commit or mip.Commit())
+        return Commit(response.commit)
 
     def changes(
         self, revision: int, *, page_size: int = 0, timeout: float | None = None
     ) -> Iterator[Change]:
         """Yields the changes of a commit, in order."""
-        request = mip.ListCommitChangesRequest(parent=f"{self.name}/commits/{revision}", page_size=page_size)
+        request = _stubs.LIST_COMMIT_CHANGES(parent=f"{self.name}/commits/{revision}", page_size=page_size)
         for change in self._caller.pages(_stubs.LIST_COMMIT_CHANGES, request, "changes", timeout):
             yield Change(change)
 
@@ -72,7 +71,7 @@ class CubeHistory(CubeBase):
             request_id: A UUID that makes repeating safe; one is made when empty.
             timeout: Seconds.
         """
-        request = mip.RollbackCubeRequest(
+        request = _stubs.ROLLBACK_CUBE(
             name=self.name,
             to_revision=to_revision,
             expected_revision=expected_revision,
@@ -80,9 +79,9 @@ class CubeHistory(CubeBase):
             request_id=request_id,
         )
         response = self._caller.call(_stubs.ROLLBACK_CUBE, request, timeout, at_least=LONG_TIMEOUT)
-        self._info = CubeInfo(response.cube or mip.Cube())
+        self._info = CubeInfo(response.cube)
         return Rollback(
-            Commit(response.commit or mip.Commit()),
+            Commit(response.commit),
             self._info,
             {skipped.name: skipped.purge_revision for skipped in response.skipped_purges},
             response.index_pending,
@@ -108,11 +107,11 @@ class CubeHistory(CubeBase):
         """
         from memos_sdk._sync.cube import Cube
 
-        request = mip.ForkCubeRequest(
+        request = _stubs.FORK_CUBE(
             name=self.name, cube_id=id, revision=revision, display_name=display_name, request_id=request_id
         )
         response = self._caller.call(_stubs.FORK_CUBE, request, timeout, at_least=LONG_TIMEOUT)
-        info = CubeInfo(response.cube or mip.Cube())
+        info = CubeInfo(response.cube)
         return Cube(self._caller, info.name, info)
 
     def watch(self, start_revision: int = 0) -> Iterator[WatchEvent]:
@@ -162,7 +161,7 @@ class CubeHistory(CubeBase):
         if head is None and use_known_head:
             info = self.refresh(timeout=timeout)
             head = self._caller.heads.get(info.uid)
-        request = mip.VerifyCubeRequest(name=self.name)
+        request = _stubs.VERIFY_CUBE(name=self.name)
         if head is not None:
             request.expected_revision, request.expected_head_digest = head
         response = self._caller.call(_stubs.VERIFY_CUBE, request, timeout, at_least=LONG_TIMEOUT)

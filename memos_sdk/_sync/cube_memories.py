@@ -5,31 +5,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Iterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memos_sdk import _stubs
-from memos_sdk._sync.caller import BATCH_TIMEOUT, LONG_TIMEOUT
+from memos_sdk._sync.caller import BULK_TIMEOUT, LONG_TIMEOUT
 from memos_sdk._sync.cube_base import CubeBase
-from memos_sdk._sync.transport import each
+from memos_sdk._sync.transport import each, sleep
 from memos_sdk._core.build import (
-    MAX_SLICE_MEMORIES,
     UNSET,
     MemoryLike,
     NameLike,
-    Slicer,
     Unset,
     as_of_revision,
-    enum_of,
     memory_name,
     new_memory,
     update,
 )
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk._core.bulk import COMMIT_MEMORIES, BulkFrames, Ids, Names, part_request_id
+from memos_sdk._core.convert import enum_number
+from memos_sdk._gen import wire
 from memos_sdk.errors import MipError, UsageError
 from memos_sdk.models import AddSummary, Commit, Memory, Mutation, SealedMemory, Session
 
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
+
+_SEALED: Any = enum_number("View", "sealed", "view")
 # Within the class `list` is the method.
 _Commits: TypeAlias = list[Commit]
 _Names: TypeAlias = list[str]
@@ -109,7 +113,7 @@ class CubeMemories(CubeBase):
             owner=owner,
             vectors=vectors,
         )
-        request = mip.AddMemoriesRequest(
+        request = _stubs.ADD_MEMORIES(
             parent=self.name,
             memories=[message],
             cause=cause,
@@ -117,7 +121,7 @@ class CubeMemories(CubeBase):
             request_id=request_id,
         )
         response = self._caller.call(_stubs.ADD_MEMORIES, request, timeout)
-        stored = response.memories[0] if response.memories else mip.Memory()
+        stored = response.memories[0] if response.memories else wire.Memory()
         return Memory(stored, commit=_commit(response), index_pending=response.index_pending)
 
     def add_many(
@@ -125,51 +129,102 @@ class CubeMemories(CubeBase):
         memories: Iterable[MemoryLike],
         *,
         cause: str = "",
-        slice_size: int = MAX_SLICE_MEMORIES,
+        commit_size: int = COMMIT_MEMORIES,
         progress: Callable[[int], object] | None = None,
+        expected_revision: int = 0,
+        request_id: str = "",
         timeout: float | None = None,
     ) -> AddSummary:
-        """Adds any number of memories, read one after the other and sent in slices: one call and one commit each.
+        """Adds any number of memories in one commit, all of them or none, read and sent one after the other.
 
-        When a slice fails, the slices before it are stored; the error's metadata says how many memories that are
-        (`added`).
+        Above `commit_size` memories or 400 MB it makes several commits. When one of these fails, those before it are
+        stored; the error's metadata says how many memories that are (`added`). A connection that breaks is mended:
+        what was sent is kept, beyond 8 MB in a temporary file, and sent again.
 
         Args:
             memories: What `add` takes.
             cause: Why; it stands in the log.
-            slice_size: The most memories of a slice, up to 1,000. A slice is also kept below 2.5 MB.
-            progress: Called with the number of memories stored so far, after each slice.
-            timeout: Seconds of each slice.
+            commit_size: The most memories of one commit; servers of default settings take 100,000.
+            progress: Called with the number of memories sent so far, each time that some were.
+            expected_revision: The revision that the cube must have before the first commit; 0 skips the check.
+            request_id: A UUID that makes repeating safe, also in another process with the same memories; one is made
+                when empty.
+            timeout: Seconds of each commit; None means an hour.
         """
-        slicer = Slicer(slice_size)
+        source = iter(each(memories))
+        ids = Ids(request_id)
+        taken: _Names = []
         commits: _Commits = []
-        names: _Names = []
+        added = 0
         pending = False
         try:
-            for memory in each(memories):
-                batch = slicer.push(new_memory(self.name, memory))
-                if batch:
-                    pending |= self._add_slice(batch, cause, timeout, commits, names)
-                    if progress is not None:
-                        progress(len(names))
-            batch = slicer.rest()
-            if batch:
-                pending |= self._add_slice(batch, cause, timeout, commits, names)
-                if progress is not None:
-                    progress(len(names))
+            first = next(source, None)
+            while first is not None:
+                bulk = BulkFrames(
+                    self.name,
+                    cause,
+                    0 if commits else expected_revision,
+                    part_request_id(request_id, len(commits)),
+                    commit_size,
+                )
+                with contextlib.closing(bulk):
+                    response = self._send(bulk, first, source, ids, taken, progress, timeout)
+                commits.append(_commit(response))
+                pending |= response.index_pending
+                added = len(taken)
+                first = next(source, None) if bulk.full else None
         except MipError as error:
-            error.metadata["added"] = str(len(names))
+            error.metadata["added"] = str(added)
             raise
-        return AddSummary(len(names), tuple(commits), tuple(names), pending)
+        return AddSummary(added, tuple(commits), Names(self.name, taken), pending)
 
-    def _add_slice(
-        self, batch: Sequence[mip.Memory], cause: str, timeout: float | None, commits: _Commits, names: _Names
-    ) -> bool:
-        request = mip.AddMemoriesRequest(parent=self.name, memories=[*batch], cause=cause)
-        response = self._caller.call(_stubs.ADD_MEMORIES, request, timeout, at_least=BATCH_TIMEOUT)
-        commits.append(_commit(response))
-        names.extend(memory.name for memory in response.memories)
-        return response.index_pending
+    def _send(
+        self,
+        bulk: BulkFrames,
+        first: MemoryLike,
+        source: Iterator[MemoryLike],
+        ids: Ids,
+        taken: _Names,
+        progress: Callable[[int], object] | None,
+        timeout: float | None,
+    ) -> wire.BulkAddMemoriesResponse:
+        """Makes one commit of memories, and repeats what was sent after a break."""
+
+        def take(value: MemoryLike) -> bytes | None:
+            message = new_memory(self.name, value)
+            message.name = message.name or f"{self.name}/memories/{ids.next()}"
+            frame = bulk.take(message)
+            taken.append(message.name.rpartition("/")[2])
+            return frame
+
+        def frames() -> Iterator[bytes]:
+            for frame in bulk.made():
+                yield frame
+            while not bulk.closed:
+                value = None if bulk.full else next(source, None)
+                if value is not None:
+                    made = take(value)
+                    if made is not None:
+                        yield made
+                        if progress is not None:
+                            progress(len(taken) - 1)
+                    continue
+                for frame in bulk.finish():
+                    yield frame
+                if progress is not None:
+                    progress(len(taken))
+
+        take(first)
+        method = _stubs.BULK_ADD_MEMORIES
+        attempts = self._caller.attempts(method, timeout, at_least=BULK_TIMEOUT)
+        while True:
+            try:
+                return self._caller.upload(method, frames(), attempts.next_timeout())
+            except MipError as error:
+                delay = attempts.delay_after(error)
+                if delay is None:
+                    raise
+                sleep(delay)
 
     def get(
         self,
@@ -190,19 +245,21 @@ class CubeMemories(CubeBase):
         Raises:
             NotFound: There is no such memory, at that revision.
         """
-        request = mip.GetMemoryRequest(
+        request = _stubs.GET_MEMORY(
             name=memory_name(self.name, memory), as_of_revision=as_of_revision(as_of), include_vectors=include_vectors
         )
         response = self._caller.call(_stubs.GET_MEMORY, request, timeout)
-        return Memory(response.memory or mip.Memory())
+        return Memory(response.memory)
 
     def sealed(self, memory: NameLike, *, as_of: int | None = None, timeout: float | None = None) -> SealedMemory:
         """Returns the exact bytes of a memory's content, to check them against the log yourself."""
-        request = mip.GetMemoryRequest(
-            name=memory_name(self.name, memory), as_of_revision=as_of_revision(as_of), view=mip.View.SEALED
+        request = _stubs.GET_MEMORY(
+            name=memory_name(self.name, memory),
+            as_of_revision=as_of_revision(as_of),
+            view=_SEALED,
         )
         response = self._caller.call(_stubs.GET_MEMORY, request, timeout)
-        return SealedMemory(response.sealed or mip.Sealed())
+        return SealedMemory(response.sealed)
 
     def batch_get(
         self, memories: Iterable[NameLike], *, as_of: int | None = None, timeout: float | None = None
@@ -212,7 +269,7 @@ class CubeMemories(CubeBase):
         Raises:
             NotFound: One of them does not exist; the error names it.
         """
-        request = mip.BatchGetMemoriesRequest(
+        request = _stubs.BATCH_GET_MEMORIES(
             parent=self.name, names=self._names(tuple(memories)), as_of_revision=as_of_revision(as_of)
         )
         response = self._caller.call(_stubs.BATCH_GET_MEMORIES, request, timeout)
@@ -236,7 +293,7 @@ class CubeMemories(CubeBase):
             page_size: How many one call fetches; 0 lets the server choose.
             timeout: Seconds of each call.
         """
-        request = mip.ListMemoriesRequest(
+        request = _stubs.LIST_MEMORIES(
             parent=self.name,
             filter=filter,
             as_of_revision=as_of_revision(as_of),
@@ -250,7 +307,7 @@ class CubeMemories(CubeBase):
         self, memory: NameLike, *, page_size: int = 0, timeout: float | None = None
     ) -> Iterator[Memory]:
         """Yields the versions of a memory, newest first; `revision` tells them apart."""
-        request = mip.ListMemoryRevisionsRequest(name=memory_name(self.name, memory), page_size=page_size)
+        request = _stubs.LIST_MEMORY_REVISIONS(name=memory_name(self.name, memory), page_size=page_size)
         for message in self._caller.pages(_stubs.LIST_MEMORY_REVISIONS, request, "memories", timeout):
             yield Memory(message)
 
@@ -326,11 +383,11 @@ class CubeMemories(CubeBase):
             "vectors": vectors,
         }
         message, mask = update(self.name, memory, etag, fields)
-        request = mip.UpdateMemoryRequest(
+        request = _stubs.UPDATE_MEMORY(
             memory=message, update_mask=mask, cause=cause, expected_revision=expected_revision, request_id=request_id
         )
         response = self._caller.call(_stubs.UPDATE_MEMORY, request, timeout)
-        return Memory(response.memory or mip.Memory(), commit=_commit(response), index_pending=response.index_pending)
+        return Memory(response.memory, commit=_commit(response), index_pending=response.index_pending)
 
     def transition(
         self,
@@ -346,10 +403,10 @@ class CubeMemories(CubeBase):
         Raises:
             FailedPrecondition: A memory's state does not permit it.
         """
-        request = mip.TransitionMemoriesRequest(
+        request = _stubs.TRANSITION_MEMORIES(
             parent=self.name,
             names=self._names(memories),
-            state=enum_of(mip.MemoryState, state, "memory state"),
+            state=enum_number("MemoryState", state, "memory state"),
             cause=cause,
             expected_revision=expected_revision,
             request_id=request_id,
@@ -360,11 +417,11 @@ class CubeMemories(CubeBase):
 
     def archive(self, *memories: NameLike, cause: str = "", timeout: float | None = None) -> Mutation:
         """Archives memories: search finds them only where a filter asks for archived ones."""
-        return self.transition(*memories, state=mip.MemoryState.ARCHIVED, cause=cause, timeout=timeout)
+        return self.transition(*memories, state="archived", cause=cause, timeout=timeout)
 
     def restore(self, *memories: NameLike, cause: str = "", timeout: float | None = None) -> Mutation:
         """Makes archived, merged or deleted memories active again."""
-        return self.transition(*memories, state=mip.MemoryState.ACTIVE, cause=cause, timeout=timeout)
+        return self.transition(*memories, state="active", cause=cause, timeout=timeout)
 
     def merge(
         self,
@@ -393,7 +450,7 @@ class CubeMemories(CubeBase):
         """
         if into is None and merged is None:
             raise UsageError("nothing absorbs the memories", reason="FIELD_REQUIRED", remedy="Pass into or merged.")
-        request = mip.MergeMemoriesRequest(
+        request = _stubs.MERGE_MEMORIES(
             parent=self.name,
             sources=self._names(tuple(sources)),
             target="" if into is None else memory_name(self.name, into),
@@ -403,7 +460,7 @@ class CubeMemories(CubeBase):
             request_id=request_id,
         )
         response = self._caller.call(_stubs.MERGE_MEMORIES, request, timeout)
-        return Memory(response.memory or mip.Memory(), commit=_commit(response), index_pending=response.index_pending)
+        return Memory(response.memory, commit=_commit(response), index_pending=response.index_pending)
 
     def delete(
         self,
@@ -415,7 +472,7 @@ class CubeMemories(CubeBase):
         timeout: float | None = None,
     ) -> Mutation:
         """Marks memories deleted, in one commit; `restore` brings them back."""
-        request = mip.DeleteMemoriesRequest(
+        request = _stubs.DELETE_MEMORIES(
             parent=self.name,
             names=self._names(memories),
             etag=etag,
@@ -446,7 +503,7 @@ class CubeMemories(CubeBase):
         Returns:
             The commit, and in `derived` what is known to derive from the erased content and stays.
         """
-        request = mip.PurgeMemoriesRequest(
+        request = _stubs.PURGE_MEMORIES(
             parent=self.name,
             names=self._names(memories),
             reason=reason,
@@ -463,4 +520,4 @@ class CubeMemories(CubeBase):
 
 
 def _commit(response: Any) -> Commit:
-    return Commit(response.commit or mip.Commit())
+    return Commit(response.commit)

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from memos_sdk import _stubs
 from memos_sdk._sync.caller import LONG_TIMEOUT, Caller
 from memos_sdk._sync.cube import Cube
 from memos_sdk._core.build import UNSET, Unset, labels_of
 from memos_sdk._core.names import cube_name
-from memos_sdk._gen.google.protobuf import FieldMask
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.errors import AlreadyExists, UsageError
 from memos_sdk.models import Commit, CubeInfo, Mutation
 
@@ -54,21 +53,21 @@ class Cubes:
         Raises:
             AlreadyExists: The id is or was in use.
         """
-        settings = mip.Cube(
-            display_name=display_name,
-            labels=labels_of(labels),
-            embedding_model=embedding_model,
-            embedding_dimension=embedding_dimension,
-            plaintext_profile=plaintext_profile,
-        )
-        request = mip.CreateCubeRequest(cube_id=id, cube=settings, request_id=request_id)
+        settings = {
+            "display_name": display_name,
+            "labels": labels_of(labels),
+            "embedding_model": embedding_model,
+            "embedding_dimension": embedding_dimension,
+            "plaintext_profile": plaintext_profile,
+        }
+        request = _stubs.CREATE_CUBE(cube_id=id, cube=settings, request_id=request_id)
         try:
             response = self._caller.call(_stubs.CREATE_CUBE, request, timeout)
         except AlreadyExists:
             if not exist_ok:
                 raise
             return self.get(id, timeout=timeout)
-        info = CubeInfo(response.cube or mip.Cube())
+        info = CubeInfo(response.cube)
         return Cube(self._caller, info.name, info)
 
     def get(self, name: str, *, timeout: float | None = None) -> Cube:
@@ -91,7 +90,7 @@ class Cubes:
             page_size: How many one call fetches; 0 lets the server choose.
             timeout: Seconds of each call.
         """
-        request = mip.ListCubesRequest(page_size=page_size, show_deleted=show_deleted)
+        request = _stubs.LIST_CUBES(page_size=page_size, show_deleted=show_deleted)
         for cube in self._caller.pages(_stubs.LIST_CUBES, request, "cubes", timeout):
             yield Cube(self._caller, cube.name, CubeInfo(cube))
 
@@ -111,19 +110,19 @@ class Cubes:
             Aborted: The etag is not the current one.
             UsageError: Nothing is to be changed.
         """
-        cube = mip.Cube(name=cube_name(name), etag=etag)
+        cube: dict[str, Any] = {"name": cube_name(name), "etag": etag}
         paths = []
         if not isinstance(display_name, Unset):
-            cube.display_name = display_name
+            cube["display_name"] = display_name
             paths.append("display_name")
         if not isinstance(labels, Unset):
-            cube.labels = labels_of(labels)
+            cube["labels"] = labels_of(labels)
             paths.append("labels")
         if not paths:
             raise UsageError("nothing to update", reason="FIELD_REQUIRED", remedy="Pass display_name or labels.")
-        request = mip.UpdateCubeRequest(cube=cube, update_mask=FieldMask(paths=paths), request_id=request_id)
+        request = _stubs.UPDATE_CUBE(cube=cube, update_mask={"paths": paths}, request_id=request_id)
         response = self._caller.call(_stubs.UPDATE_CUBE, request, timeout)
-        return Cube(self._caller, cube.name, CubeInfo(response.cube or mip.Cube()))
+        return Cube(self._caller, cube["name"], CubeInfo(response.cube))
 
     def delete(
         self,
@@ -139,17 +138,17 @@ class Cubes:
         Raises:
             Aborted: The etag or the expected revision is not the current one.
         """
-        request = mip.DeleteCubeRequest(
+        request = _stubs.DELETE_CUBE(
             name=cube_name(name), etag=etag, expected_revision=expected_revision, request_id=request_id
         )
         response = self._caller.call(_stubs.DELETE_CUBE, request, timeout)
-        return Commit(response.commit or mip.Commit())
+        return Commit(response.commit)
 
     def undelete(self, name: str, *, request_id: str = "", timeout: float | None = None) -> Cube:
         """Restores a deleted cube."""
-        request = mip.UndeleteCubeRequest(name=cube_name(name), request_id=request_id)
+        request = _stubs.UNDELETE_CUBE(name=cube_name(name), request_id=request_id)
         response = self._caller.call(_stubs.UNDELETE_CUBE, request, timeout)
-        return Cube(self._caller, request.name, CubeInfo(response.cube or mip.Cube()))
+        return Cube(self._caller, request.name, CubeInfo(response.cube))
 
     def purge(
         self,
@@ -169,9 +168,9 @@ class Cubes:
             request_id: A UUID; one is made when empty.
             timeout: Seconds.
         """
-        request = mip.PurgeCubeRequest(
+        request = _stubs.PURGE_CUBE(
             name=cube_name(name), reason=reason, expected_revision=expected_revision, request_id=request_id
         )
         response = self._caller.call(_stubs.PURGE_CUBE, request, timeout, at_least=LONG_TIMEOUT)
-        commit = Commit(response.commit or mip.Commit())
+        commit = Commit(response.commit)
         return Mutation(commit, derived=tuple(response.derived), compaction_job=response.compaction_job)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from memos_sdk import _stubs
 from memos_sdk._sync.caller import Caller
+from memos_sdk._core.convert import duration, generated
 from memos_sdk._core.names import cube_name
-from memos_sdk._gen.mip import v1 as mip
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 class Jobs:
@@ -23,14 +27,14 @@ class Jobs:
 
     def list(self, cube: str, *, page_size: int = 0, timeout: float | None = None) -> Iterator[mip.Job]:
         """Yields the jobs of a cube, newest first."""
-        request = mip.ListJobsRequest(parent=cube_name(cube), page_size=page_size)
+        request = _stubs.LIST_JOBS(parent=cube_name(cube), page_size=page_size)
         for job in self._caller.pages(_stubs.LIST_JOBS, request, "jobs", timeout):
-            yield job
+            yield generated(job)
 
     def get(self, name: str, *, timeout: float | None = None) -> mip.Job:
         """Returns a job, by its name `cubes/{cube}/jobs/{job}`."""
-        response = self._caller.call(_stubs.GET_JOB, mip.GetJobRequest(name=name), timeout)
-        return response.job or mip.Job()
+        response = self._caller.call(_stubs.GET_JOB, _stubs.GET_JOB(name=name), timeout)
+        return generated(response.job)
 
     def wait(self, name: str, *, seconds: float = 30.0) -> mip.Job:
         """Returns a job when it has ended, or as it is when the time is over.
@@ -39,13 +43,13 @@ class Jobs:
             name: The job.
             seconds: How long to wait, at most 600.
         """
-        request = mip.WaitJobRequest(name=name, timeout=datetime.timedelta(seconds=seconds))
+        request = _stubs.WAIT_JOB(name=name, timeout=duration(datetime.timedelta(seconds=seconds)))
         # The server answers when the time is over; the call itself gets a little more.
         response = self._caller.call(_stubs.WAIT_JOB, request, seconds + 15.0)
-        return response.job or mip.Job()
+        return generated(response.job)
 
     def cancel(self, name: str, *, request_id: str = "", timeout: float | None = None) -> mip.Job:
         """Asks a job to end, and returns it."""
-        request = mip.CancelJobRequest(name=name, request_id=request_id)
+        request = _stubs.CANCEL_JOB(name=name, request_id=request_id)
         response = self._caller.call(_stubs.CANCEL_JOB, request, timeout)
-        return response.job or mip.Job()
+        return generated(response.job)

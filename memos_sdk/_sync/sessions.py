@@ -11,7 +11,6 @@ from types import TracebackType
 from memos_sdk import _stubs
 from memos_sdk._sync.caller import Caller
 from memos_sdk._core.build import labels_of, session_name
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.models import Session
 
 
@@ -43,28 +42,28 @@ class Sessions:
             request_id: A UUID that makes repeating safe; one is made when empty.
             timeout: Seconds.
         """
-        session = mip.Session(display_name=display_name, participants=list(participants), labels=labels_of(labels))
-        request = mip.CreateSessionRequest(parent=self._cube, session_id=id, session=session, request_id=request_id)
+        session = {"display_name": display_name, "participants": list(participants), "labels": labels_of(labels)}
+        request = _stubs.CREATE_SESSION(parent=self._cube, session_id=id, session=session, request_id=request_id)
         response = self._caller.call(_stubs.CREATE_SESSION, request, timeout)
-        return Session(response.session or mip.Session())
+        return Session(response.session)
 
     def get(self, session: str | Session, *, timeout: float | None = None) -> Session:
         """Returns a session."""
-        request = mip.GetSessionRequest(name=session_name(self._cube, session))
+        request = _stubs.GET_SESSION(name=session_name(self._cube, session))
         response = self._caller.call(_stubs.GET_SESSION, request, timeout)
-        return Session(response.session or mip.Session())
+        return Session(response.session)
 
     def list(self, *, page_size: int = 0, timeout: float | None = None) -> Iterator[Session]:
         """Yields the sessions in the order of their creation."""
-        request = mip.ListSessionsRequest(parent=self._cube, page_size=page_size)
+        request = _stubs.LIST_SESSIONS(parent=self._cube, page_size=page_size)
         for session in self._caller.pages(_stubs.LIST_SESSIONS, request, "sessions", timeout):
             yield Session(session)
 
     def end(self, session: str | Session, *, request_id: str = "", timeout: float | None = None) -> Session:
         """Ends a session; new memories cannot name it any more."""
-        request = mip.EndSessionRequest(name=session_name(self._cube, session), request_id=request_id)
+        request = _stubs.END_SESSION(name=session_name(self._cube, session), request_id=request_id)
         response = self._caller.call(_stubs.END_SESSION, request, timeout)
-        return Session(response.session or mip.Session())
+        return Session(response.session)
 
 
 class SessionScope:

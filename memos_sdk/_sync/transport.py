@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +25,11 @@ def in_thread(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
 
 
+def threaded(items: Iterator[T]) -> Iterator[T]:
+    """Iterates; a blocking client needs no other thread for it."""
+    return items
+
+
 def each(items: Iterable[T]) -> Iterator[T]:
     """Iterates."""
     return iter(items)
@@ -39,32 +46,49 @@ class Transport:
         self._closed = False
         self._lock = threading.Lock()
 
-    def unary(self, method: Method[Any, Any], payload: bytes, timeout: float | None) -> bytes:
+    def unary(self, method: Method[..., Any, Any], payload: bytes, timeout: float | None) -> bytes:
         """Makes a call with one request and one response."""
         call = self._open().unary_unary(method.path)
         try:
             data: bytes = call(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
         except grpc.RpcError as error:
-            raise to_error(error, method.path, self._endpoint) from error
+            raise to_error(error, method.path, self._endpoint) from None
         return data
 
-    def server_stream(self, method: Method[Any, Any], payload: bytes, timeout: float | None) -> Iterator[bytes]:
+    def server_stream(self, method: Method[..., Any, Any], payload: bytes, timeout: float | None) -> Iterator[bytes]:
         """Makes a call with one request and a stream of responses; leaving the loop cancels the call."""
         call = self._open().unary_stream(method.path)(payload, timeout=timeout, metadata=call_metadata(self._endpoint))
         try:
             yield from call
         except grpc.RpcError as error:
-            raise to_error(error, method.path, self._endpoint) from error
+            raise to_error(error, method.path, self._endpoint) from None
         finally:
             call.cancel()
 
-    def client_stream(self, method: Method[Any, Any], frames: Iterator[bytes], timeout: float | None) -> bytes:
-        """Makes a call with a stream of requests and one response."""
-        call = self._open().stream_unary(method.path)
+    def client_stream(self, method: Method[..., Any, Any], frames: Iterator[bytes], timeout: float | None) -> bytes:
+        """Makes a call with a stream of requests and one response. What `frames` raises cancels the call.
+
+        gRPC reads requests in a thread of its own; `frames` is read here, for it runs code of the caller.
+        """
+        line: queue.Queue[bytes | None] = queue.Queue(maxsize=2)
+        call = (
+            self._open()
+            .stream_unary(method.path)
+            .future(iter(line.get, None), timeout=timeout, metadata=call_metadata(self._endpoint))
+        )
         try:
-            data: bytes = call(frames, timeout=timeout, metadata=call_metadata(self._endpoint))
+            for frame in frames:
+                if not _put(line, frame, call):
+                    break
+            _put(line, None, call)
+            data: bytes = call.result()
         except grpc.RpcError as error:
-            raise to_error(error, method.path, self._endpoint) from error
+            raise to_error(error, method.path, self._endpoint) from None
+        finally:
+            call.cancel()
+            # The thread that waits for another frame ends with it.
+            with contextlib.suppress(queue.Full):
+                line.put_nowait(None)
         return data
 
     def close(self) -> None:
@@ -85,3 +109,12 @@ class Transport:
                     credentials = channel_credentials(self._endpoint.tls)
                     self._channel = grpc.secure_channel(self._endpoint.target, credentials, options=options)
             return self._channel
+
+
+def _put(line: queue.Queue[bytes | None], frame: bytes | None, call: Any) -> bool:
+    """Hands a frame on; False when the call has ended and nobody takes it any more."""
+    while not call.done():
+        with contextlib.suppress(queue.Full):
+            line.put(frame, timeout=0.05)
+            return True
+    return False

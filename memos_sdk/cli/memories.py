@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
         ("update", update),
         ("history", history),
         ("archive", archive),
-        ("restore", restore),
+        ("activate", activate),
         ("merge", merge),
         ("delete", delete),
         ("purge", purge),
@@ -241,10 +241,10 @@ def archive(cli: Cli, cube: CubeArgument, memory: MemoriesArgument, cause: Cause
     _emit_mutation(cli, done, f"archived {_count(memory)}")
 
 
-def restore(cli: Cli, cube: CubeArgument, memory: MemoriesArgument, cause: CauseOption = "") -> None:
+def activate(cli: Cli, cube: CubeArgument, memory: MemoriesArgument, cause: CauseOption = "") -> None:
     """Make archived, merged or deleted memories active again."""
     done = cli.client.cube(cube).restore(*memory, cause=cause)
-    _emit_mutation(cli, done, f"restored {_count(memory)}")
+    _emit_mutation(cli, done, f"activated {_count(memory)}")
 
 
 def merge(
@@ -267,9 +267,9 @@ def delete(
     etag: Annotated[str, typer.Option("--etag", help="Refuse when the one memory has another etag.")] = "",
     cause: CauseOption = "",
 ) -> None:
-    """Mark memories deleted; `memos restore` brings them back."""
+    """Mark memories deleted; `memos activate` brings them back."""
     done = cli.client.cube(cube).delete(*memory, etag=etag, cause=cause)
-    _emit_mutation(cli, done, f"deleted {_count(memory)}; `memos restore {cube} ID` brings one back")
+    _emit_mutation(cli, done, f"deleted {_count(memory)}; `memos activate {cube} ID` brings one back")
 
 
 def purge(

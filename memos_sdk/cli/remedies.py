@@ -19,7 +19,7 @@ _REMEDIES = {
     "JOB_NOT_FOUND": "See `memos job list CUBE`.",
     "RELATION_NOT_FOUND": "See `memos relations CUBE`.",
     "TOKEN_NOT_FOUND": "Check the token id; it is the one that `memos token issue` showed.",
-    "ALREADY_EXISTS": "Choose another id. Ids are never used again: what was deleted is restored (`memos restore`,"
+    "ALREADY_EXISTS": "Choose another id. Ids are never used again: what was deleted comes back (`memos activate`,"
     " `memos cube undelete`).",
     "EMBEDDER_UNAVAILABLE": "Install the weights with `memos models add minilm` and restart the server, or search with"
     " --mode lexical.",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from memos_sdk._gen.mip import v1 as mip
 from memos_sdk.models.cube import CubeInfo
 from memos_sdk.models.log import Commit
 from memos_sdk.models.memory import Memory
+
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +58,12 @@ class AddSummary:
 
     Attributes:
         added: The number of memories added.
-        commits: The commits, one a slice.
+        commits: The commits: one, unless there were more memories than one holds; none when there were no memories.
         names: The names of the memories, in the order of the input.
         index_pending: True when search does not see all of them yet.
     """
 
     added: int
     commits: tuple[Commit, ...]
-    names: tuple[str, ...]
+    names: Sequence[str]
     index_pending: bool

@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import betterproto2
-
-from memos_sdk._gen.mip import v1 as mip
+from memos_sdk._core.convert import enum_member, generated, generated_from, time_of
+from memos_sdk._gen import wire
 from memos_sdk.models.log import Commit
 from memos_sdk.models.view import View
 
+if TYPE_CHECKING:
+    from memos_sdk._gen.mip import v1 as mip
 
-class Memory(View[mip.Memory]):
+
+class Memory(View[wire.Memory, "mip.Memory"]):
     """A memory as the server returned it, at one version.
 
     Attributes:
@@ -23,9 +25,12 @@ class Memory(View[mip.Memory]):
     """
 
     __slots__ = ("commit", "index_pending")
+    _type = wire.Memory
     _shown = ("name", "text", "state", "revision")
 
-    def __init__(self, message: mip.Memory, *, commit: Commit | None = None, index_pending: bool = False) -> None:
+    def __init__(
+        self, message: wire.Memory | mip.Memory, *, commit: Commit | None = None, index_pending: bool = False
+    ) -> None:
         """Wraps a message."""
         super().__init__(message)
         self.commit = commit
@@ -38,152 +43,151 @@ class Memory(View[mip.Memory]):
     @property
     def name(self) -> str:
         """The name, `cubes/{cube}/memories/{memory}`."""
-        return self._message.name
+        return self._wire.name
 
     @property
     def id(self) -> str:
         """The last part of the name."""
-        return self._message.name.rpartition("/")[2]
+        return self._wire.name.rpartition("/")[2]
 
     @property
     def cube(self) -> str:
         """The name of the memory's cube."""
-        return "/".join(self._message.name.split("/")[:2])
+        return "/".join(self._wire.name.split("/")[:2])
 
     @property
     def uid(self) -> str:
         """The unique id, which forks and transfers keep."""
-        return self._message.uid
+        return self._wire.uid
 
     @property
     def payload(self) -> str:
         """What the memory holds: `plaintext`, `activation`, `parametric`, `extension`, or empty once purged."""
-        return betterproto2.which_one_of(self._message, "payload")[0]
+        return self._wire.WhichOneof("payload") or ""
 
     @property
     def text(self) -> str:
         """The text of a plaintext memory, or what an extension says in words; empty for others."""
-        if self._message.plaintext is not None:
-            return self._message.plaintext.text
-        return self._message.extension.text if self._message.extension is not None else ""
+        return self._wire.plaintext.text or self._wire.extension.text
 
     @property
     def kind(self) -> str:
         """What sort of memory it is, a word of the application."""
-        return self._message.plaintext.kind if self._message.plaintext is not None else ""
+        return self._wire.plaintext.kind
 
     @property
     def tags(self) -> tuple[str, ...]:
         """The tags, sorted."""
-        return tuple(self._message.tags)
+        return tuple(self._wire.tags)
 
     @property
     def labels(self) -> dict[str, str]:
         """The labels."""
-        return {label.key: label.value for label in self._message.labels}
+        return {label.key: label.value for label in self._wire.labels}
 
     @property
     def attributes(self) -> dict[str, Any]:
         """The attributes, parsed; empty when there are none."""
-        parsed = json.loads(self._message.attributes_json) if self._message.attributes_json else {}
+        parsed = json.loads(self._wire.attributes_json) if self._wire.attributes_json else {}
         return parsed if isinstance(parsed, dict) else {"": parsed}
 
     @property
     def provenance(self) -> tuple[mip.Provenance, ...]:
         """Where the memory comes from."""
-        return tuple(self._message.provenance)
+        return tuple(generated(entry) for entry in self._wire.provenance)
 
     @property
     def state(self) -> mip.MemoryState:
         """The state."""
-        return self._message.state
+        return enum_member("MemoryState", self._wire.state)
 
     @property
     def merged_into(self) -> str:
         """The name of the memory that absorbed this one."""
-        return self._message.merged_into
+        return self._wire.merged_into
 
     @property
     def revision(self) -> int:
         """The revision of the cube whose commit made this version."""
-        return self._message.revision
+        return self._wire.revision
 
     @property
     def etag(self) -> str:
         """The digest of the versioned fields, for `update(etag=…)`."""
-        return self._message.etag
+        return self._wire.etag
 
     @property
     def sensitivity(self) -> mip.Sensitivity:
         """How closely the memory is held."""
-        return self._message.sensitivity
+        return enum_member("Sensitivity", self._wire.sensitivity)
 
     @property
     def owner(self) -> str:
         """The principal that owns the memory."""
-        return self._message.owner
+        return self._wire.owner
 
     @property
     def session(self) -> str:
         """The session that the memory was made in; may be empty."""
-        return self._message.session
+        return self._wire.session
 
     @property
     def confidence(self) -> float | None:
         """How sure the source is, 0 to 1; None when not said."""
-        return self._message.confidence
+        return self._wire.confidence if self._wire.HasField("confidence") else None
 
     @property
     def valid_from(self) -> datetime.datetime | None:
         """From when on the fact holds."""
-        return self._message.valid_from
+        return time_of(self._wire, "valid_from")
 
     @property
     def valid_until(self) -> datetime.datetime | None:
         """Until when the fact holds."""
-        return self._message.valid_until
+        return time_of(self._wire, "valid_until")
 
     @property
     def create_time(self) -> datetime.datetime | None:
         """When the memory was added, in UTC."""
-        return self._message.create_time
+        return time_of(self._wire, "create_time")
 
     @property
     def update_time(self) -> datetime.datetime | None:
         """When the memory was last changed, in UTC."""
-        return self._message.update_time
+        return time_of(self._wire, "update_time")
 
     @property
     def vectors(self) -> tuple[mip.Vector, ...]:
         """The embeddings, when they were asked for."""
-        return tuple(self._message.vectors)
+        return tuple(generated(vector) for vector in self._wire.vectors)
 
-    def _content_copy(self) -> mip.Memory:
+    def _content_copy(self) -> wire.Memory:
         """Returns a new message with the content (fields 1 to 31), unknown fields included, and the sensitivity."""
-        copy = mip.Memory.parse(bytes(self._message))
-        for field in ("name", "uid", "etag", "merged_into", "owner"):
-            setattr(copy, field, "")
-        copy.revision, copy.commitment = 0, b""
-        copy.state, copy.create_time, copy.update_time = mip.MemoryState.UNSPECIFIED, None, None
+        copy = wire.Memory()
+        copy.CopyFrom(self._wire)
+        for field, _ in self._wire.ListFields():
+            if field.number > 31 and field.name not in ("sensitivity", "vectors"):
+                copy.ClearField(field.name)
         return copy
 
 
-class SealedMemory(View[mip.Sealed]):
+class SealedMemory(View[wire.Sealed, "mip.Sealed"]):
     """The exact bytes that a memory's digests are computed over."""
 
     __slots__ = ()
+    _type = wire.Sealed
     _shown = ("digest",)
 
     @property
     def digest(self) -> bytes:
         """SHA-256 over the content's bytes."""
-        return hashlib.sha256(self._message.payload).digest()
+        return hashlib.sha256(self._wire.payload).digest()
 
     @property
     def commitment(self) -> bytes:
         """SHA-256(salt || SHA-256(content)): what the log holds when the bytes are the right ones."""
-        return hashlib.sha256(self._message.salt + self.digest).digest()
+        return hashlib.sha256(self._wire.salt + self.digest).digest()
 
     def parse(self) -> mip.MemoryContent:
         """Returns the content; compare `commitment` with the log's first."""
-        return mip.MemoryContent.parse(self._message.payload)
+        return generated_from(wire.MemoryContent, self._wire.payload)

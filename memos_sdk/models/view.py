@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-import betterproto2
+from google.protobuf.message import Message
 
+from memos_sdk._core.convert import generated, to_wire
 from memos_sdk._core.json_form import to_json
 
-MessageT = TypeVar("MessageT", bound=betterproto2.Message)
+WireT = TypeVar("WireT", bound=Message)
+MessageT = TypeVar("MessageT")
 
 
-class View(Generic[MessageT]):
-    """A read-only view of a message; equal when the messages are."""
+class View(Generic[WireT, MessageT]):
+    """A read-only view of a message; equal when the messages are.
 
-    __slots__ = ("_message",)
+    What it shows is read from the wire's message, when it is asked for. `message` is the generated one.
+    """
+
+    __slots__ = ("_generated", "_wire")
+    _type: ClassVar[type[Message]]
     _shown: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, message: MessageT) -> None:
-        """Wraps a message, without copying it."""
-        self._message = message
+    def __init__(self, message: WireT | MessageT) -> None:
+        """Wraps a message of the wire, without copying it, or a generated one."""
+        self._wire = cast(WireT, to_wire(message, self._type))
+        self._generated: MessageT | None = None
 
     @property
     def message(self) -> MessageT:
-        """The protocol's message."""
-        return self._message
+        """The protocol's message, as a dataclass; made when it is first asked for. Changing it changes nothing else."""
+        if self._generated is None:
+            self._generated = generated(self._wire)
+        return self._generated
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the message as JSON values: fields as in the protos, digests in hexadecimal, times in RFC 3339."""
-        return to_json(self._message)
+        return to_json(self._wire)
 
     def __eq__(self, other: object) -> bool:
         """Compares the messages."""
-        return isinstance(other, View) and type(other) is type(self) and bool(self._message == other._message)
+        return isinstance(other, View) and type(other) is type(self) and bool(self._wire == other._wire)
 
     def __hash__(self) -> int:
         """Hashes the message's bytes."""
-        return hash(bytes(self._message))
+        return hash(self._wire.SerializeToString(deterministic=True))
 
     def __repr__(self) -> str:
         """Shows the fields that matter most."""

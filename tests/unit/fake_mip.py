@@ -204,6 +204,7 @@ class Notes:
         fake.on("GetCube", lambda request: cube_service_pb2.GetCubeResponse(cube=cube(self.revision)))
         fake.on("ListCubes", lambda request: cube_service_pb2.ListCubesResponse(cubes=[cube(self.revision)]))
         fake.on("AddMemories", self.add)
+        fake.on("BulkAddMemories", self.bulk_add)
         fake.on("GetMemory", self.get)
         fake.on("ListMemories", self.list)
         fake.on("SearchMemories", self.search)
@@ -218,6 +219,14 @@ class Notes:
             self.memories[memory.name] = memory
             response.memories.append(memory)
         return response
+
+    def bulk_add(self, frames: Iterator[Any]) -> Any:
+        header, *batches, finish = frames
+        assert finish.finish
+        memories = [memory for frame in batches for memory in frame.batch.memories]
+        request = memory_service_pb2.AddMemoriesRequest(cause=header.header.cause, memories=memories)
+        commit_made = self.add(request).commit
+        return memory_service_pb2.BulkAddMemoriesResponse(commit=commit_made, memory_count=len(memories))
 
     def get(self, request: Any) -> Any:
         if request.name not in self.memories:

@@ -113,7 +113,7 @@ def test_a_file_is_added_by_paragraph_with_its_lines(fake: FakeMip, memos: Memos
     path = tmp_path / "guide.md"
     path.write_text("# A\n\n" + "x" * 300 + "\n\n# B\n\n" + "y" * 300 + "\n")
     assert memos("add", "notes", "--file", path, "--tag", "doc").out == "added 2 memories to cubes/notes, revision 2\n"
-    sent = last(fake, "AddMemories").memories
+    sent = last(fake, "BulkAddMemories")[1].batch.memories
     assert [(item.provenance[0].line_start, item.provenance[0].line_end) for item in sent] == [(3, 3), (7, 7)]
     assert sent[0].provenance[0].source == path.as_posix()
     assert [list(item.tags) for item in sent] == [["doc"], ["doc"]]
@@ -122,7 +122,8 @@ def test_a_file_is_added_by_paragraph_with_its_lines(fake: FakeMip, memos: Memos
 def test_json_lines_are_added_and_a_wrong_line_is_named(memos: Memos, tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     path.write_text('{"text": "one", "tags": ["a"]}\n\n{"text": "two"}\n')
-    assert memos("add", "notes", "--jsonl", path, "--json").json["added"] == 2
+    added = memos("add", "notes", "--jsonl", path, "--json").json
+    assert (added["added"], len(added["names"]), added["commits"][0]["revision"]) == (2, 2, 2)
     wrong = memos("add", "notes", "--jsonl", "-", stdin='{"text": "one"}\n[1]\n')
     assert wrong.status == 2
     assert "error: INVALID_JSON: -:2 is not an object" in wrong.err
@@ -259,7 +260,7 @@ def test_states_and_merges_are_sent(fake: FakeMip, memos: Memos) -> None:
     fake.on("MergeMemories", lambda request: memory_service_pb2.MergeMemoriesResponse(commit=commit(2)))
     assert memos("archive", "notes", "m1", "m2").out == "archived 2 memories (revision 2)\n"
     assert last(fake, "TransitionMemories").state == 3
-    assert memos("restore", "notes", "m1").out == "restored memory m1 (revision 2)\n"
+    assert memos("activate", "notes", "m1").out == "activated memory m1 (revision 2)\n"
     assert last(fake, "TransitionMemories").state == 1
     assert memos("delete", "notes", "m1").status == 0
     assert memos("merge", "notes", "m1", "m2", "--into", "m3").status == 0

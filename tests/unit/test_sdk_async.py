@@ -45,7 +45,7 @@ async def test_an_asynchronous_stream_of_memories_can_be_added(client: AsyncClie
             await asyncio.sleep(0)
             yield f"memory {number}"
 
-    assert (await client.cube("notes").add_many(texts(), slice_size=3)).added == 7
+    assert (await client.cube("notes").add_many(texts(), commit_size=3)).added == 7
 
 
 async def test_a_mutation_is_repeated_with_identical_bytes(fake: FakeMip, client: AsyncClient) -> None:

@@ -153,9 +153,31 @@ def test_the_synchronous_client_is_what_the_generator_writes() -> None:
         assert path.read_text(encoding="utf-8") == text, f"{path}: run tools/gen_sync_client.py"
 
 
-def test_importing_the_sdk_imports_neither_the_server_nor_the_command_line() -> None:
+def modules_after(code: str) -> set[str]:
+    """Returns the top-level modules that a new interpreter has imported after some code."""
+    code += "; import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    made = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(made.stdout.split())
+
+
+def test_importing_the_sdk_imports_neither_the_server_nor_the_command_line_nor_grpc() -> None:
+    heavy = {"memos_server", "typer", "rich", "google", "betterproto2", "grpc", "numpy", "pydantic_settings"}
+    assert not modules_after("import memos_sdk") & heavy
+
+
+def test_a_client_needs_no_generated_message() -> None:
+    found = modules_after("from memos_sdk import Client; Client('127.0.0.1:1', token='').cube('notes')")
+    assert not found & {"memos_server", "typer", "rich", "betterproto2", "dateutil", "numpy", "pydantic_settings"}
+    assert {"grpc", "google"} <= found
+
+
+def test_the_sdk_and_a_server_of_another_version_share_a_process() -> None:
     code = (
-        "import sys, memos_sdk; found = {name.partition('.')[0] for name in sys.modules};"
-        "assert not found & {'memos_server', 'typer', 'rich', 'google', 'numpy', 'pydantic_settings'}, found"
+        "from google.protobuf import descriptor_pb2, descriptor_pool;"
+        "file = descriptor_pb2.FileDescriptorProto(name='mip/v1/memory.proto', package='mip.v1');"
+        "file.message_type.add(name='Memory').field.add(name='other', number=1, type=5, label=1);"
+        "descriptor_pool.Default().Add(file);"
+        "from memos_sdk._gen import wire;"
+        "assert wire.Memory(name='x').name == 'x'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

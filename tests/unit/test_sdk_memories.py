@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
+import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memos_sdk import Client, Cube, DataLoss, Memory, MemoryState, RetryPolicy, Sensitivity, Unavailable, UsageError
-from memos_sdk._core.build import Slicer
+from memos_sdk import (
+    Client,
+    Cube,
+    DataLoss,
+    Memory,
+    MemoryState,
+    PermissionDenied,
+    RetryPolicy,
+    Sensitivity,
+    Unavailable,
+    UsageError,
+)
+from memos_sdk._core.bulk import BulkFrames
+from memos_sdk._gen import wire
 from memos_sdk._gen.mip import v1 as mip
 from memos_server._pb.mip.v1 import blob_service_pb2, commit_pb2, cube_service_pb2, memory_pb2, memory_service_pb2
 from tests.unit.fake_mip import FakeMip, Notes, Refusal, commit, digest_of
@@ -121,38 +136,131 @@ def test_a_wrong_value_is_refused_before_anything_is_sent(fake: FakeMip, cube: C
     assert fake.calls == []
 
 
-def test_add_many_cuts_a_stream_into_slices_and_reports_progress(fake: FakeMip, cube: Cube) -> None:
+def test_add_many_makes_one_commit_of_frames_and_reports_progress(fake: FakeMip, cube: Cube) -> None:
     seen: list[int] = []
-    summary = cube.add_many((f"memory {number}" for number in range(1201)), cause="import", progress=seen.append)
-    requests = [call.request for call in fake.named("AddMemories")]
-    assert [len(request.memories) for request in requests] == [500, 500, 201]
-    assert {request.cause for request in requests} == {"import"}
-    assert len({request.request_id for request in requests}) == 3
-    assert seen == [500, 1000, 1201]
-    assert summary.added == 1201
+    texts = (f"memory {number}" for number in range(2401))
+    summary = cube.add_many(texts, cause="import", progress=seen.append, expected_revision=1)
+    (call,) = fake.named("BulkAddMemories")
+    header, *batches, finish = call.request
+    assert (header.header.parent, header.header.cause, header.header.expected_revision) == ("cubes/notes", "import", 1)
+    assert str(uuid.UUID(header.header.request_id)) == header.header.request_id
+    assert [len(frame.batch.memories) for frame in batches] == [1000, 1000, 401]
+    assert finish.finish
+    assert seen == [1000, 2000, 2401]
+    assert summary.added == 2401
+    assert [made.revision for made in summary.commits] == [2]
+    assert len(summary.names) == 2401
+    assert summary.names[2400] == batches[2].batch.memories[400].name
+    assert uuid.UUID(summary.names[0].rpartition("/")[2]).version == 7
+
+
+def test_a_stream_longer_than_a_commit_makes_several(fake: FakeMip, cube: Cube) -> None:
+    summary = cube.add_many((str(number) for number in range(25)), commit_size=10, expected_revision=1)
+    calls = fake.named("BulkAddMemories")
+    assert [len(call.request[1].batch.memories) for call in calls] == [10, 10, 5]
+    assert [call.request[0].header.expected_revision for call in calls] == [1, 0, 0]
+    assert len({call.request[0].header.request_id for call in calls}) == 3
     assert [made.revision for made in summary.commits] == [2, 3, 4]
-    assert summary.names[1200] == "cubes/notes/memories/m1201"
+    assert [memory.text for memory in cube.list()] == [str(number) for number in range(25)]
 
 
-def test_a_slice_stays_below_its_bytes() -> None:
-    slicer = Slicer(max_memories=500, max_bytes=1000)
-    memories = [mip.Memory(plaintext=mip.Plaintext(text="x" * size)) for size in (400, 400, 400, 5000, 10)]
-    batches = [batch for memory in memories if (batch := slicer.push(memory))]
-    batches.append(slicer.rest())
-    assert [len(batch) for batch in batches] == [2, 1, 1, 1]
+def test_a_frame_stays_below_what_servers_accept() -> None:
+    with contextlib.closing(BulkFrames("cubes/notes", "", 0, "")) as frames:
+        sizes = (1_000_000, 1_000_000, 1_000_000, 3_000_000, 10)
+        made = [frames.take(wire.Memory(plaintext={"text": "x" * size})) for size in sizes]
+        last = [*frames.finish()]
+        assert [None if frame is None else len(frame) // 1_000_000 for frame in made] == [None, None, 2, 1, 3]
+        assert [len(frame) for frame in last] == [18, 2]
+        assert [*frames.made()][1:] == [frame for frame in made if frame is not None] + last
 
 
-def test_add_many_says_how_much_is_stored_when_a_slice_fails(fake: FakeMip, cube: Cube) -> None:
-    answer = fake.handlers["AddMemories"]
+def test_a_broken_bulk_addition_is_sent_again_byte_for_byte(fake: FakeMip, cube: Cube) -> None:
+    answer = fake.handlers["BulkAddMemories"]
 
-    def third_fails(request: Any) -> Any:
-        if len(fake.named("AddMemories")) == 3:
+    def breaks_twice(frames: Iterator[Any]) -> Any:
+        tries = len(fake.named("BulkAddMemories"))
+        if tries < 3:
+            for _ in range(tries + 1):
+                next(frames)
+            raise Refusal("UNAVAILABLE", "SHUTTING_DOWN")
+        return answer(frames)
+
+    fake.on("BulkAddMemories", breaks_twice)
+    summary = cube.add_many(f"memory {number}" for number in range(5000))
+    first, second, third = fake.named("BulkAddMemories")
+    assert [len(frame.batch.memories) for frame in third.request] == [0, 1000, 1000, 1000, 1000, 1000, 0]
+    for broken in (first, second):
+        seen = [frame.SerializeToString(deterministic=True) for frame in broken.request]
+        sent_later = [frame.SerializeToString(deterministic=True) for frame in third.request]
+        assert seen == sent_later[: len(seen)]
+    assert summary.added == 5000
+
+
+def test_a_request_id_of_the_caller_makes_the_same_request_in_another_process(fake: FakeMip, cube: Cube) -> None:
+    mine = "7b0ff1ae-8e5a-4a5c-9f31-0a2b3c4d5e6f"
+    for _ in range(2):
+        cube.add_many(["a", "b", "c"], request_id=mine, commit_size=2)
+    first, second, third, fourth = (call.request for call in fake.named("BulkAddMemories"))
+    assert first == third
+    assert second == fourth
+    assert first[0].header.request_id == mine
+    assert second[0].header.request_id != mine
+
+
+def test_what_the_iterable_raises_reaches_the_caller_and_nothing_is_finished(fake: FakeMip, cube: Cube) -> None:
+    def texts() -> Iterator[str]:
+        yield from (str(number) for number in range(1500))
+        raise RuntimeError("the source is gone")
+
+    with pytest.raises(RuntimeError, match="the source is gone"):
+        cube.add_many(texts())
+    with pytest.raises(UsageError, match="a memory has no field 'txt'") as caught:
+        cube.add_many([{"text": "one"}, {"txt": "two"}])
+    assert caught.value.metadata == {"added": "0"}
+    assert not any(frame.finish for call in fake.named("BulkAddMemories") for frame in call.request)
+
+
+def test_the_iterable_is_read_in_the_callers_thread(cube: Cube) -> None:
+    threads: set[int] = set()
+
+    def texts() -> Iterator[str]:
+        for number in range(3000):
+            threads.add(threading.get_ident())
+            yield str(number)
+
+    cube.add_many(texts())
+    assert threads == {threading.get_ident()}
+
+
+def test_a_server_that_refuses_early_ends_the_reading(fake: FakeMip, cube: Cube) -> None:
+    def refuses(frames: Iterator[Any]) -> Any:
+        next(frames)
+        raise Refusal("PERMISSION_DENIED", "PERMISSION_DENIED", "no")
+
+    fake.on("BulkAddMemories", refuses)
+    read = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal read
+        for read in range(10_000_000):  # noqa: B007 - how far it came is what matters
+            yield "x" * 1000
+
+    with pytest.raises(PermissionDenied):
+        cube.add_many(texts())
+    assert read < 1_000_000
+
+
+def test_add_many_says_how_much_is_stored_when_a_commit_fails(fake: FakeMip, cube: Cube) -> None:
+    answer = fake.handlers["BulkAddMemories"]
+
+    def third_fails(frames: Iterator[Any]) -> Any:
+        if len(fake.named("BulkAddMemories")) == 3:
             raise Refusal("RESOURCE_EXHAUSTED", "STORAGE_FULL")
-        return answer(request)
+        return answer(frames)
 
-    fake.on("AddMemories", third_fails)
+    fake.on("BulkAddMemories", third_fails)
     with pytest.raises(Exception, match="STORAGE_FULL") as caught:
-        cube.add_many((str(number) for number in range(30)), slice_size=10)
+        cube.add_many((str(number) for number in range(30)), commit_size=10)
     assert caught.value.metadata == {"added": "20"}  # type: ignore[attr-defined]
 
 
