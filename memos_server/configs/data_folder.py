@@ -140,7 +140,7 @@ class DataFolder:
         try:
             # Before anything is touched; and again under the lock, when nobody else can change it.
             self._check()
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._make()
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._not_writable(error) from error
