@@ -268,18 +268,28 @@ class FilesystemBlobStore:
             self._hashes.pop(part, None)
 
     def _finish(self, part: Path, path: Path, size: int) -> None:
-        if _regular_size(path) == size:
-            self._discard(part)
-            return
         with _full_disk_is_an_answer():
+            if _regular_size(path) == size:
+                # Whoever made it visible may have ended before the folders were synced.
+                self._sync_folders(path)
+                self._discard(part)
+                return
             if not size:
                 self._append(part, _regular_size(part) or 0, b"")
             self._verify(part, path.name, size)
             os.rename(part, path)
             self._forget_hash(part)
-            # The folders may be those of an upload that never finished: all of them are made durable.
-            for folder in (path.parent, path.parent.parent, self._root):
-                _fsync_folder(folder)
+            try:
+                self._sync_folders(path)
+            except OSError:
+                # As for the file: whether the name is durable can no longer be told.
+                path.unlink(missing_ok=True)
+                raise
+
+    def _sync_folders(self, path: Path) -> None:
+        # The folders may be those of an upload that never finished: all of them are made durable.
+        for folder in (path.parent, path.parent.parent, self._root):
+            _fsync_folder(folder)
 
     def _verify(self, part: Path, digest: str, size: int) -> None:
         """Checks and fsyncs an upload."""
@@ -297,7 +307,12 @@ class FilesystemBlobStore:
             if stored != size or running.hexdigest() != digest:
                 self._discard(part)
                 raise MipError("DIGEST_MISMATCH", "The uploaded bytes do not have the announced digest and size")
-            os.fsync(descriptor)
+            try:
+                _fsync_file(descriptor)
+            except OSError:
+                # What a failed fsync lost, a second one does not write and reports as written: all comes anew.
+                self._discard(part)
+                raise
         finally:
             os.close(descriptor)
 
@@ -383,6 +398,10 @@ def _make_folders(root: Path, folder: Path) -> None:
         level.mkdir(mode=0o700, exist_ok=True)
         if level.is_symlink():
             raise OSError(errno.ELOOP, f"{level.relative_to(root)} is a symbolic link")
+
+
+def _fsync_file(descriptor: int) -> None:
+    os.fsync(descriptor)
 
 
 def _fsync_folder(path: Path) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import Reader, Writer
+from memos_server.graph_dbs.sqlite.files import settle
 from memos_server.graph_dbs.sqlite.probing import try_record
 from memos_server.graph_dbs.sqlite.reader import SqliteReader
 from memos_server.graph_dbs.sqlite.schema import drop_copies, migrate
@@ -116,6 +117,7 @@ class SqliteRecordStore:
         return connection
 
     def _open(self) -> None:
+        settle(self._path)
         try:
             connection = self._connect()
             connection.execute("PRAGMA journal_mode = WAL")
