@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -161,9 +161,8 @@ class IndexQuery:
     depth: int = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A version that a search found.
+class Candidate(NamedTuple):
+    """A version that a search found. A search makes hundreds of them, so they are tuples, which are quick to make.
 
     Attributes:
         uid: The memory.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memos_server.vec_dbs.base import Candidate, IndexQuery, IndexResult
 from memos_server.vec_dbs.embedded import bm25
-from memos_server.vec_dbs.embedded.cube_index import CubeIndex
+from memos_server.vec_dbs.embedded.cube_index import UID_BYTES, CubeIndex
 from memos_server.vec_dbs.embedded.predicates import passing
 from memos_server.vec_dbs.embedded.views import View, make_view, statistics
 
@@ -54,14 +56,18 @@ class CubeSearcher:
         stats = statistics(cube, view, query.base, self._k1, self._b)
         terms = bm25.query_terms(cube.terms, stats, query.terms)
 
+        lexical = partial(bm25.exact, terms, stats, cube.contents.length.values, k1=self._k1, b=self._b)
         by_words: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+        scores: NDArray[np.float64] = np.empty(0, dtype=np.float64)
+        matched = np.zeros((len(terms), 0), dtype=np.bool_)
         found = np.zeros(len(wanted), dtype=np.bool_)
         if terms:
-            scores = bm25.approximate(terms, stats)
-            found = (scores > 0) & wanted
-            near = _nearly_best(scores, found, query.depth, relative=bm25.slack(terms))
-            exact, _ = bm25.exact(terms, stats, cube.contents.length.values, near, self._k1, self._b)
-            by_words = near[self._order(view, near, exact, query.depth)]
+            rough = bm25.approximate(terms, stats)
+            found = (rough > 0) & wanted
+            near = _nearly_best(rough, found, query.depth, relative=bm25.slack(terms))
+            scores, matched = lexical(near)
+            order = self._order(view, near, scores, query.depth)
+            by_words, scores, matched = near[order], scores[order], matched[:, order]
 
         by_vector: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         cosines: NDArray[np.float64] = np.empty(0, dtype=np.float64)
@@ -76,16 +82,44 @@ class CubeSearcher:
             by_vector, cosines = near[order], exact[order]
             found |= embedded
 
-        chosen = np.concatenate([by_words, by_vector[~np.isin(by_vector, by_words)]])
-        lexical, matched = bm25.exact(terms, stats, cube.contents.length.values, chosen, self._k1, self._b)
+        # Each channel's own candidates have their score in it already; the other one's is computed for them.
+        lexical_top = float(scores[0]) if len(scores) else 0.0
+        alone = ~np.isin(by_vector, by_words) if len(by_words) else np.ones(len(by_vector), dtype=np.bool_)
+        chosen = np.concatenate([by_words, by_vector[alone]])
+        if len(chosen) > len(by_words):
+            more, also = lexical(by_vector[alone])
+            scores, matched = np.concatenate([scores, more]), np.concatenate([matched, also], axis=1)
+        similar: list[float | None] = [None] * len(chosen)
+        if query.vector is not None:
+            similar = self._similarities(query.vector, by_words, by_vector, cosines) + cosines[alone].tolist()
         return IndexResult(
             revision=query.revision,
-            candidates=self._candidates(query, view, chosen, lexical, [term.term for term in terms], matched),
-            lexical_top=float(lexical[0]) if len(by_words) else 0.0,
+            candidates=self._candidates(view, chosen, scores, similar, [term.term for term in terms], matched),
+            lexical_top=lexical_top,
             vector_top=float(cosines[0]) if len(cosines) else 0.0,
             vector_floor=float(cosines[-1]) if len(cosines) else 0.0,
             exhausted=len(chosen) == int(np.count_nonzero(found)),
         )
+
+    def _similarities(
+        self,
+        query: NDArray[np.float32],
+        contents: NDArray[np.int64],
+        known: NDArray[np.int64],
+        cosines: NDArray[np.float64],
+    ) -> list[float | None]:
+        """Returns the cosines of contents, None where one has no vector; those of `known` contents are given."""
+        if not len(contents):
+            return []
+        by_content = dict(zip(known.tolist(), cosines.tolist(), strict=True))
+        found: list[float | None] = [by_content.get(content) for content in contents.tolist()]
+        missing = np.array([cosine is None for cosine in found]) & self._cube.contents.has_vector.values[contents]
+        places = np.flatnonzero(missing)
+        if len(places):
+            exact = self._cube.vectors.exact(query.astype(np.float32, copy=False), contents[places])
+            for place, cosine in zip(places.tolist(), exact.tolist(), strict=True):
+                found[place] = cosine
+        return found
 
     def related(self, query: IndexQuery, uids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
         """Returns uid -> neighbour's uid -> weight, best first; see the port.
@@ -173,39 +207,38 @@ class CubeSearcher:
         near = _nearly_best(created, wanted, query.depth)
         chosen = near[self._order(view, near, created[near], query.depth)]
         nothing = np.zeros((0, len(chosen)), dtype=np.bool_)
-        candidates = self._candidates(query, view, chosen, np.zeros(len(chosen)), [], nothing)
+        candidates = self._candidates(view, chosen, np.zeros(len(chosen)), [None] * len(chosen), [], nothing)
         return IndexResult(query.revision, candidates, exhausted=len(chosen) == len(rows))
 
     def _candidates(
         self,
-        query: IndexQuery,
         view: View,
         chosen: NDArray[np.int64],
         lexical: NDArray[np.float64],
+        cosines: Sequence[float | None],
         terms: Sequence[str],
         matched: NDArray[np.bool_],
     ) -> list[Candidate]:
-        cube = self._cube
-        cosines: list[float | None] = [None] * len(chosen)
-        if query.vector is not None and len(chosen):
-            embedded = np.flatnonzero(cube.contents.has_vector.values[chosen])
-            exact = cube.vectors.exact(query.vector.astype(np.float32, copy=False), chosen[embedded])
-            for place, cosine in zip(embedded.tolist(), exact.tolist(), strict=True):
-                cosines[place] = cosine
         uids: list[bytes] = self._uids(view, chosen).tolist()
-        since: list[int] = cube.versions.since.values[view.version[chosen]].tolist()
-        width = len(terms)
-        hits = matched.T.tobytes()
-        patterns = [hits[width * place : width * (place + 1)] for place in range(len(chosen))]
-        names = {
-            pattern: tuple(term for term, hit in zip(terms, pattern, strict=True) if hit) for pattern in set(patterns)
-        }
-        return [
-            Candidate(uid.decode(), revision, score, cosine, names[pattern])
-            for uid, revision, score, cosine, pattern in zip(
-                uids, since, lexical.tolist(), cosines, patterns, strict=True
+        since: list[int] = self._cube.versions.since.values[view.version[chosen]].tolist()
+        names: Sequence[tuple[str, ...]] = [()] * len(chosen)
+        if terms:
+            width = len(terms)
+            hits = matched.T.tobytes()
+            patterns = [hits[at : at + width] for at in range(0, width * len(chosen), width)]
+            known = {pattern: tuple(compress(terms, pattern)) for pattern in set(patterns)}
+            names = [known[pattern] for pattern in patterns]
+        texts = b"".join(uids).decode("ascii")
+        return list(
+            map(
+                Candidate,
+                (texts[at : at + UID_BYTES] for at in range(0, len(texts), UID_BYTES)),
+                since,
+                lexical.tolist(),
+                cosines,
+                names,
             )
-        ]
+        )
 
 
 def _nearly_best(
