@@ -73,15 +73,18 @@ class Endpoint:
             )
         return self._request_class.FromString(raw)
 
-    async def _call(self, context: Context, size: int) -> Call:
+    async def _call(self, context: Context) -> Call:
         if self._rule.permission == options_pb2.PERMISSION_OPEN:
             self._server.quotas.stranger(context.peer())
             return Call(self._path, _ANYONE)
         access, credentials, expiry = await self._server.accounts.authenticate(context)
         if (seen := CURRENT.get()) is not None:
             seen.principal = access.principal
-        self._server.quotas.call(access.principal, size)
         return Call(self._path, access, credentials, expiry)
+
+    def _charge(self, call: Call, size: int) -> None:
+        if call.access is not _ANYONE:
+            self._server.quotas.call(call.principal, size)
 
     async def _admit(self, call: Call, request: Message, size: int) -> None:
         if size > _INLINE_BYTES:
@@ -97,7 +100,8 @@ class Endpoint:
         """Serves a unary call."""
         call = None
         try:
-            call = await self._call(context, len(raw))
+            call = await self._call(context)
+            self._charge(call, len(raw))
             request = self._parse(raw)
             await self._admit(call, request, len(raw))
             response: Message = await self._use_case(self._server.mos, call, request)
@@ -111,7 +115,8 @@ class Endpoint:
         call = None
         try:
             seen = self._server.mos.access.generation
-            call = await self._call(context, 0)
+            call = await self._call(context)
+            self._charge(call, 0)
             with self._server.quotas.stream(call.principal):
                 first = await anext(aiter(frames), None)
                 if first is None:
@@ -144,7 +149,8 @@ class Endpoint:
         call = None
         try:
             seen = self._server.mos.access.generation
-            call = await self._call(context, len(raw))
+            call = await self._call(context)
+            self._charge(call, len(raw))
             request = self._parse(raw)
             await self._admit(call, request, len(raw))
             with self._server.quotas.stream(call.principal):
