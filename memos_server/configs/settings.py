@@ -127,7 +127,7 @@ class LimitSettings(_Section):
     """
 
     # A batch as large as a request may be comes back whole, names and times added, and must fit the 4 MiB that gRPC
-    # clients accept by default (docs/adr/0007-bounded-batches.md).
+    # clients accept by default (docs/adr/0007-add-memories-fits-default-message-limits.md).
     max_request_bytes: int = Field(default=3 * 2**20, ge=2**20 + 2**16, le=3 * 2**20)
     max_response_bytes: int = Field(default=4 * 2**20, ge=4 * 2**20, le=4 * 2**20)
     max_batch_memories: int = Field(default=1000, ge=1, le=1000)
