@@ -2,7 +2,7 @@
 
     python benches/sdk.py [--quick] [--json FILE]
 
-What the stubs do is the least that any Python client does: messages of google.protobuf (upb), gRPC, and reading the text
+What the stubs do is the least that any Python client does: messages of google.protobuf (upb), gRPC, reading the text
 of each memory. Cubes have no embedding model, so what is measured is the client and the record, not the embedder. The
 codec alone, without a server, comes first: messages of betterproto2, of upb, and upb read by the SDK's models.
 """

@@ -6,11 +6,9 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import grpc
-import grpc.aio
-
 from memos_sdk._core.channel import call_metadata, channel_credentials, channel_options, to_error
 from memos_sdk._core.discovery import Endpoint
+from memos_sdk._core.quiet_grpc import grpc
 from memos_sdk._stubs import Method
 from memos_sdk.errors import UsageError
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
-
 from memos_sdk._core.discovery import TLS, Endpoint, read_material
+from memos_sdk._core.quiet_grpc import grpc
 from memos_sdk._core.status import DETAILS_TRAILER
 from memos_sdk.errors import MipError, error_from_status
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ class RetryPolicy:
 
     The delay doubles from try to try and is drawn evenly from its upper half, so that many clients do not come back
     at once; RetryInfo of the server sets its lower bound. A call is repeated with identical bytes.
+
+    A server that says how long to wait (QUOTA_EXCEEDED with RetryInfo) has not failed: such waits count against the
+    call's time alone, not against `max_attempts`, unless the call has no time limit.
 
     Attributes:
         max_attempts: The most tries in all; 1 never repeats.
@@ -60,7 +64,8 @@ class Attempts:
         self._policy = policy
         self._clock = clock
         self._uniform = uniform
-        self._deadline = None if timeout is None else clock() + timeout
+        self._deadline = None if timeout is None or timeout == math.inf else clock() + timeout
+        self._paced = 0
         self.made = 0
 
     def next_timeout(self) -> float | None:
@@ -72,11 +77,17 @@ class Attempts:
 
     def delay_after(self, error: MipError) -> float | None:
         """Returns the seconds to wait before the next try; None when the error is final."""
-        if not self._repeatable or self.made >= self._policy.max_attempts:
+        if not self._repeatable or self._policy.max_attempts <= 1:
             return None
-        if not isinstance(error, Unavailable | DeadlineExceeded) and error.retry_after is None:
+        quota = error.reason == "QUOTA_EXCEEDED"
+        if not quota and not isinstance(error, Unavailable | DeadlineExceeded) and error.retry_after is None:
             return None
-        ceiling = min(self._policy.max_delay, self._policy.initial_delay * 2 ** (self.made - 1))
+        if quota and error.retry_after is not None and self._deadline is not None:
+            self._paced += 1
+        failed = self.made - self._paced
+        if failed >= self._policy.max_attempts:
+            return None
+        ceiling = min(self._policy.max_delay, self._policy.initial_delay * 2 ** max(0, failed - 1))
         delay = self._uniform(ceiling / 2, ceiling)
         if error.retry_after is not None:
             delay += error.retry_after

@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-import grpc
-
 from memos_sdk._core.channel import call_metadata, channel_credentials, channel_options, to_error
 from memos_sdk._core.discovery import Endpoint
+from memos_sdk._core.quiet_grpc import grpc
 from memos_sdk._stubs import Method
 from memos_sdk.errors import UsageError
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import time
+import traceback
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -138,6 +142,21 @@ def test_a_retry_that_would_come_too_late_is_not_awaited(fake: FakeMip, client: 
         client.cube("notes").add("one")
     assert caught.value.retry_after == 60.0
     assert time.monotonic() - began < 5
+
+
+def test_a_full_quota_is_awaited_as_often_as_the_calls_time_allows(fake: FakeMip, client: Client) -> None:
+    notes = Notes(fake)
+    refusal = Refusal("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED", retry_after=0.02)
+    fake.on("AddMemories", failing(9, refusal, notes.add))
+    assert client.cube("notes").add("one").id == "m1"
+    tries = fake.named("AddMemories")
+    assert len(tries) == 10
+    assert len({call.raw for call in tries}) == 1
+    fake.on("AddMemories", failing(10**6, refusal, notes.add))
+    began = time.monotonic()
+    with pytest.raises(ResourceExhausted):
+        client.cube("notes").add("two", timeout=0.5)
+    assert time.monotonic() - began < 2
 
 
 def test_a_call_ends_at_its_deadline(fake: FakeMip, client: Client) -> None:
@@ -301,6 +320,77 @@ def test_a_mutation_without_request_id_is_not_repeated() -> None:
     plan = attempts(ISSUE_TOKEN)
     plan.next_timeout()
     assert plan.delay_after(Unavailable("x")) is None
+
+
+def test_a_quota_without_a_word_on_when_is_tried_as_often_as_other_failures() -> None:
+    plan = attempts(policy=RetryPolicy(max_attempts=3, initial_delay=1.0))
+    delays = []
+    for _ in range(3):
+        plan.next_timeout()
+        delays.append(plan.delay_after(ResourceExhausted("x", reason="QUOTA_EXCEEDED")))
+    assert delays == [1.0, 2.0, None]
+
+
+def test_waits_that_the_server_asks_for_are_drawn_above_what_it_says_and_end_at_the_deadline() -> None:
+    clock = Clock()
+    plan = attempts(policy=RetryPolicy(max_attempts=2, initial_delay=1.0), timeout=10.0, clock=clock)
+    full = ResourceExhausted("x", reason="QUOTA_EXCEEDED", retry_after=3.0)
+    for _ in range(5):
+        plan.next_timeout()
+        assert plan.delay_after(full) == 4.0
+    clock.now = 6.0
+    plan.next_timeout()
+    assert plan.delay_after(full) is None
+
+
+def test_a_quota_on_a_call_without_a_time_limit_is_not_awaited_for_ever() -> None:
+    plan = attempts(policy=RetryPolicy(max_attempts=2), timeout=None)
+    full = ResourceExhausted("x", reason="QUOTA_EXCEEDED", retry_after=3.0)
+    plan.next_timeout()
+    assert plan.delay_after(full) is not None
+    plan.next_timeout()
+    assert plan.delay_after(full) is None
+
+
+def test_one_attempt_means_one_also_for_a_quota() -> None:
+    plan = attempts(policy=RetryPolicy(max_attempts=1))
+    plan.next_timeout()
+    assert plan.delay_after(ResourceExhausted("x", reason="QUOTA_EXCEEDED", retry_after=0.1)) is None
+
+
+def test_an_error_shows_nothing_of_grpc_before_itself(fake: FakeMip, client: Client) -> None:
+    Notes(fake)
+    with pytest.raises(NotFound) as caught:
+        client.cube("notes").get("none")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "RpcError" not in shown
+    assert "during handling" not in shown.lower()
+    assert "direct cause" not in shown
+
+
+QUIET = """
+import os, socket, threading
+from memos_sdk import TLS, Client, MipError, RetryPolicy
+with socket.socket() as listening:
+    listening.bind(("127.0.0.1", 0))
+    listening.listen()
+    address = "127.0.0.1:%d" % listening.getsockname()[1]
+    client = Client(address, tls=TLS(ca=b"no certificate"), token="", retry=RetryPolicy(max_attempts=1))
+    try:
+        client.capabilities(timeout=2)
+    except MipError as error:
+        print(error.reason, os.environ.get("GRPC_VERBOSITY"))
+"""
+
+
+@pytest.mark.parametrize(("given", "lines"), [(None, 0), ("ERROR", 1)])
+def test_grpc_itself_prints_nothing_unless_the_user_wants_it(given: str | None, lines: int) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
+    if given:
+        environment["GRPC_VERBOSITY"] = given
+    made = subprocess.run([sys.executable, "-c", QUIET], env=environment, capture_output=True, text=True, check=True)
+    assert made.stdout == f"CONNECT_FAILED {given}\n"
+    assert min(len(made.stderr.splitlines()), 1) == lines, made.stderr
 
 
 def test_a_conflict_is_never_repeated() -> None:
