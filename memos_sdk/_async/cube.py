@@ -76,7 +76,8 @@ class AsyncCube(AsyncCubeMemories, AsyncCubeHistory, AsyncCubeGraph, AsyncCubeBa
         participants: tuple[str, ...] | list[str] = (),
         labels: Mapping[str, str] | None = None,
         id: str = "",
+        request_id: str = "",
         timeout: float | None = None,
     ) -> AsyncSessionScope:
         """Returns a context that begins a session and ends it; memories name it with `session=`."""
-        return AsyncSessionScope(self.sessions, display_name, participants, labels, id, timeout)
+        return AsyncSessionScope(self.sessions, display_name, participants, labels, id, request_id, timeout)

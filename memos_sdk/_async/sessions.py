@@ -73,6 +73,7 @@ class AsyncSessionScope:
         participants: Iterable[str],
         labels: Mapping[str, str] | None,
         id: str,
+        request_id: str,
         timeout: float | None,
     ) -> None:
         """Is made by `session` of the cube."""
@@ -81,6 +82,7 @@ class AsyncSessionScope:
         self._participants = participants
         self._labels = labels
         self._id = id
+        self._request_id = request_id
         self._timeout = timeout
         self._session: Session | None = None
 
@@ -91,6 +93,7 @@ class AsyncSessionScope:
             participants=self._participants,
             labels=self._labels,
             id=self._id,
+            request_id=self._request_id,
             timeout=self._timeout,
         )
         return self._session

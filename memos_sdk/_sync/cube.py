@@ -79,7 +79,8 @@ class Cube(CubeMemories, CubeHistory, CubeGraph, CubeBase):
         participants: tuple[str, ...] | list[str] = (),
         labels: Mapping[str, str] | None = None,
         id: str = "",
+        request_id: str = "",
         timeout: float | None = None,
     ) -> SessionScope:
         """Returns a context that begins a session and ends it; memories name it with `session=`."""
-        return SessionScope(self.sessions, display_name, participants, labels, id, timeout)
+        return SessionScope(self.sessions, display_name, participants, labels, id, request_id, timeout)

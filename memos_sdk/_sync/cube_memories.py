@@ -415,13 +415,41 @@ class CubeMemories(CubeBase):
         moved = tuple(Memory(message) for message in response.memories)
         return Mutation(_commit(response), memories=moved, index_pending=response.index_pending)
 
-    def archive(self, *memories: NameLike, cause: str = "", timeout: float | None = None) -> Mutation:
+    def archive(
+        self,
+        *memories: NameLike,
+        cause: str = "",
+        expected_revision: int = 0,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Mutation:
         """Archives memories: search finds them only where a filter asks for archived ones."""
-        return self.transition(*memories, state="archived", cause=cause, timeout=timeout)
+        return self.transition(
+            *memories,
+            state="archived",
+            cause=cause,
+            expected_revision=expected_revision,
+            request_id=request_id,
+            timeout=timeout,
+        )
 
-    def restore(self, *memories: NameLike, cause: str = "", timeout: float | None = None) -> Mutation:
+    def restore(
+        self,
+        *memories: NameLike,
+        cause: str = "",
+        expected_revision: int = 0,
+        request_id: str = "",
+        timeout: float | None = None,
+    ) -> Mutation:
         """Makes archived, merged or deleted memories active again."""
-        return self.transition(*memories, state="active", cause=cause, timeout=timeout)
+        return self.transition(
+            *memories,
+            state="active",
+            cause=cause,
+            expected_revision=expected_revision,
+            request_id=request_id,
+            timeout=timeout,
+        )
 
     def merge(
         self,

@@ -76,6 +76,7 @@ class SessionScope:
         participants: Iterable[str],
         labels: Mapping[str, str] | None,
         id: str,
+        request_id: str,
         timeout: float | None,
     ) -> None:
         """Is made by `session` of the cube."""
@@ -84,6 +85,7 @@ class SessionScope:
         self._participants = participants
         self._labels = labels
         self._id = id
+        self._request_id = request_id
         self._timeout = timeout
         self._session: Session | None = None
 
@@ -94,6 +96,7 @@ class SessionScope:
             participants=self._participants,
             labels=self._labels,
             id=self._id,
+            request_id=self._request_id,
             timeout=self._timeout,
         )
         return self._session

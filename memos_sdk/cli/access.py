@@ -11,6 +11,7 @@ import typer
 from memos_sdk._core.discovery import default_data_folder, read_local_token
 from memos_sdk.cli.context import Cli, command
 from memos_sdk.cli.cubes import take, when
+from memos_sdk.cli.parsing import RequestIdOption
 from memos_sdk.errors import NotFound, UsageError
 
 PrincipalArgument = Annotated[str, typer.Argument(metavar="PRINCIPAL", help="Such as alice or principals/alice.")]
@@ -48,9 +49,10 @@ def create_principal(
     cli: Cli,
     id: Annotated[str, typer.Argument(help="The id; without one the server chooses.")] = "",
     display_name: Annotated[str, typer.Option("--display-name", help="What it is called for people.")] = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Create a principal: a person, an agent, a device. It has no grant yet."""
-    made = cli.client.access.create_principal(id, display_name=display_name)
+    made = cli.client.access.create_principal(id, display_name=display_name, request_id=request_id)
     cli.emit(made, lambda: cli.say(made.name))
 
 
@@ -69,9 +71,9 @@ def list_principals(cli: Cli) -> None:
     )
 
 
-def disable_principal(cli: Cli, principal: PrincipalArgument) -> None:
+def disable_principal(cli: Cli, principal: PrincipalArgument, request_id: RequestIdOption = "") -> None:
     """Refuse all tokens of a principal from now on, for good."""
-    done = cli.client.access.disable_principal(principal)
+    done = cli.client.access.disable_principal(principal, request_id=request_id)
     cli.emit(done, lambda: cli.say(f"{done.name} is disabled"))
 
 
@@ -104,10 +106,12 @@ def issue_token(
 
 
 def revoke_token(
-    cli: Cli, token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID", help="The id that `issue` showed.")]
+    cli: Cli,
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID", help="The id that `issue` showed.")],
+    request_id: RequestIdOption = "",
 ) -> None:
     """Refuse a token from now on."""
-    at = cli.client.access.revoke_token(token_id)
+    at = cli.client.access.revoke_token(token_id, request_id=request_id)
     cli.emit({"token_id": token_id, "revoke_time": when(at)}, lambda: cli.say(f"{token_id} is revoked"))
 
 
@@ -119,9 +123,10 @@ def set_grant(
     max_sensitivity: Annotated[
         str | None, typer.Option("--max-sensitivity", help="public, internal (the default), confidential or secret.")
     ] = None,
+    request_id: RequestIdOption = "",
 ) -> None:
     """Give a principal a role on a resource, or replace the one it has."""
-    made = cli.client.access.grant(principal, resource, role, max_sensitivity=max_sensitivity)
+    made = cli.client.access.grant(principal, resource, role, max_sensitivity=max_sensitivity, request_id=request_id)
     shown = f"{made.principal} is {made.role.name.lower()} on {made.resource}"
     cli.emit(made, lambda: cli.say(f"{shown} up to {made.max_sensitivity.name.lower()}"))
 
@@ -142,9 +147,11 @@ def list_grants(cli: Cli, resource: ResourceArgument = "server") -> None:
     )
 
 
-def delete_grant(cli: Cli, principal: PrincipalArgument, resource: ResourceArgument) -> None:
+def delete_grant(
+    cli: Cli, principal: PrincipalArgument, resource: ResourceArgument, request_id: RequestIdOption = ""
+) -> None:
     """Take a principal's grant on a resource away."""
-    cli.client.access.revoke_grant(principal, resource)
+    cli.client.access.revoke_grant(principal, resource, request_id=request_id)
     cli.emit({"principal": principal, "resource": resource}, lambda: cli.say(f"{principal} has no grant on {resource}"))
 
 

@@ -12,7 +12,7 @@ from memos_sdk import Commit, Cube, CubeInfo, Mutation, WatchEvent
 from memos_sdk._core.build import UNSET
 from memos_sdk._core.json_form import dumps, time_text
 from memos_sdk.cli.context import Cli, command, plain
-from memos_sdk.cli.parsing import CubeArgument, YesOption, confirm, parse_labels
+from memos_sdk.cli.parsing import CubeArgument, RequestIdOption, YesOption, confirm, parse_labels
 from memos_sdk.errors import UsageError
 
 T = TypeVar("T")
@@ -51,6 +51,7 @@ def create(
     dimension: Annotated[int, typer.Option("--dimension", help="The dimension of your own model.", min=0)] = 0,
     profile: Annotated[str, typer.Option("--profile", help="`general` (flat) or `tree`.")] = "",
     exist_ok: Annotated[bool, typer.Option("--exist-ok", help="Succeed when the cube is there already.")] = False,
+    request_id: RequestIdOption = "",
 ) -> None:
     """Create a cube."""
     cube = cli.client.cubes.create(
@@ -61,6 +62,7 @@ def create(
         embedding_dimension=dimension,
         plaintext_profile=profile,
         exist_ok=exist_ok,
+        request_id=request_id,
     )
     cli.emit(cube.info, lambda: cli.say(f"{cube.name} at revision {cube.info.revision}"))
 
@@ -99,6 +101,7 @@ def update(
         list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; all of them are replaced.")
     ] = None,
     etag: Annotated[str, typer.Option("--etag", help="Refuse when the cube has another etag.")] = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Change what a cube is called, or its labels."""
     changed = cli.client.cubes.update(
@@ -106,6 +109,7 @@ def update(
         display_name=UNSET if display_name is None else display_name,
         labels=UNSET if label is None else parse_labels(label),
         etag=etag,
+        request_id=request_id,
     )
     _show(cli, changed.info)
 
@@ -154,9 +158,10 @@ def rollback(
     revision: Revision,
     cause: Annotated[str, typer.Option("--cause", help="Why; it stands in the log.")] = "",
     expected: Annotated[int, typer.Option("--expected-revision", help="Refuse at another revision.", min=0)] = 0,
+    request_id: RequestIdOption = "",
 ) -> None:
     """Bring a cube back to what it was at a revision, as a new commit."""
-    done = cli.client.cube(cube).rollback(revision, cause=cause, expected_revision=expected)
+    done = cli.client.cube(cube).rollback(revision, cause=cause, expected_revision=expected, request_id=request_id)
 
     def people() -> None:
         cli.say(f"{done.cube.name} is as it was at revision {revision}; this is revision {done.commit.revision}")
@@ -172,9 +177,10 @@ def fork(
     id: Annotated[str, typer.Argument(help="The new cube's id; without one the server chooses.")] = "",
     revision: Annotated[int, typer.Option("--revision", help="The revision to copy; 0 for the current.", min=0)] = 0,
     display_name: Annotated[str, typer.Option("--display-name", help="What it is called for people.")] = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Make a new cube from a revision of another."""
-    made = cli.client.cube(cube).fork(id, revision=revision, display_name=display_name)
+    made = cli.client.cube(cube).fork(id, revision=revision, display_name=display_name, request_id=request_id)
     cli.emit(made.info, lambda: cli.say(f"{made.name} at revision {made.info.revision}, forked from {cube}"))
 
 
@@ -208,16 +214,19 @@ def verify(
 
 
 def delete(
-    cli: Cli, cube: CubeArgument, etag: Annotated[str, typer.Option("--etag", help="Refuse at another etag.")] = ""
+    cli: Cli,
+    cube: CubeArgument,
+    etag: Annotated[str, typer.Option("--etag", help="Refuse at another etag.")] = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Mark a cube deleted; `memos cube undelete` restores it."""
-    commit: Commit = cli.client.cubes.delete(cube, etag=etag)
+    commit: Commit = cli.client.cubes.delete(cube, etag=etag, request_id=request_id)
     cli.emit(commit, lambda: cli.say(f"{cube} is deleted; `memos cube undelete {cube}` restores it"))
 
 
-def undelete(cli: Cli, cube: CubeArgument) -> None:
+def undelete(cli: Cli, cube: CubeArgument, request_id: RequestIdOption = "") -> None:
     """Restore a deleted cube."""
-    restored: Cube = cli.client.cubes.undelete(cube)
+    restored: Cube = cli.client.cubes.undelete(cube, request_id=request_id)
     cli.emit(restored.info, lambda: cli.say(f"{restored.name} is restored"))
 
 
@@ -226,10 +235,11 @@ def purge(
     cube: CubeArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the log for good.")],
     yes: YesOption = False,
+    request_id: RequestIdOption = "",
 ) -> None:
     """Erase a cube's content for good."""
     confirm(cli, yes, f"Erase the content of {cube} for good?")
-    done = cli.client.cubes.purge(cube, reason)
+    done = cli.client.cubes.purge(cube, reason, request_id=request_id)
     cli.emit(done, lambda: show_purge(cli, done, cube))
 
 

@@ -8,7 +8,7 @@ import typer
 
 from memos_sdk import Traversal
 from memos_sdk.cli.context import Cli, command
-from memos_sdk.cli.parsing import AsOfOption, CauseOption, CubeArgument
+from memos_sdk.cli.parsing import AsOfOption, CauseOption, CubeArgument, RequestIdOption
 
 TypeOption = Annotated[str, typer.Option("--type", help="PARENT_OF, RELATES_TO, DERIVED_FROM, or a word of your own.")]
 TypesOption = Annotated[list[str] | None, typer.Option("--type", help="Only this type; may be repeated.")]
@@ -35,9 +35,10 @@ def relate(
     type: TypeOption = "RELATES_TO",
     weight: Annotated[float, typer.Option("--weight", help="The weight, above 0.")] = 1.0,
     cause: CauseOption = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Relate a memory to another."""
-    done = cli.client.cube(cube).relate(source, entered, type, weight=weight, cause=cause)
+    done = cli.client.cube(cube).relate(source, entered, type, weight=weight, cause=cause, request_id=request_id)
     cli.emit(done, lambda: cli.say(f"{source} {type} {entered} (revision {done.commit.revision})"))
 
 
@@ -48,9 +49,10 @@ def unrelate(
     entered: TargetArgument,
     type: TypeOption = "RELATES_TO",
     cause: CauseOption = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Delete a relation."""
-    done = cli.client.cube(cube).unrelate(source, entered, type, cause=cause)
+    done = cli.client.cube(cube).unrelate(source, entered, type, cause=cause, request_id=request_id)
     cli.emit(done, lambda: cli.say(f"{source} no longer {type} {entered} (revision {done.commit.revision})"))
 
 

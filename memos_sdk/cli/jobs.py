@@ -9,7 +9,7 @@ import typer
 from memos_sdk import Job, JobState
 from memos_sdk.cli.context import Cli, command
 from memos_sdk.cli.cubes import when
-from memos_sdk.cli.parsing import CubeArgument
+from memos_sdk.cli.parsing import CubeArgument, RequestIdOption
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, cubes/CUBE/jobs/ID.")]
 _OPEN = (JobState.UNSPECIFIED, JobState.PENDING, JobState.RUNNING)
@@ -61,9 +61,9 @@ def wait(
         raise typer.Exit(1)
 
 
-def cancel(cli: Cli, job: JobArgument) -> None:
+def cancel(cli: Cli, job: JobArgument, request_id: RequestIdOption = "") -> None:
     """Ask a job to end."""
-    found = cli.client.jobs.cancel(job)
+    found = cli.client.jobs.cancel(job, request_id=request_id)
     cli.emit(found, lambda: _show(cli, found))
 
 

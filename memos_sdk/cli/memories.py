@@ -21,6 +21,7 @@ from memos_sdk.cli.parsing import (
     CubeArgument,
     MemoriesArgument,
     MemoryArgument,
+    RequestIdOption,
     YesOption,
     confirm,
     parse_labels,
@@ -78,6 +79,7 @@ def add(
     sensitivity: SensitivityOption = None,
     confidence: Annotated[float | None, typer.Option("--confidence", help="How sure, 0 to 1.", min=0, max=1)] = None,
     cause: CauseOption = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Add memories: texts, standard input, paragraphs of files, or JSON lines."""
     fields = {
@@ -97,12 +99,12 @@ def add(
         raise UsageError("--id names one memory", reason="CONFLICTING_ARGUMENTS", remedy="Give one text with --id.")
     target = cli.client.cube(cube)
     if len(texts) == 1 and not file and jsonl is None:
-        stored = target.add({"text": texts[0], "id": id, **shared}, cause=cause)
+        stored = target.add({"text": texts[0], "id": id, **shared}, cause=cause, request_id=request_id)
         cli.emit(stored, lambda: _show_added(cli, stored))
         return
     items: Iterator[dict[str, Any]] = ({**item, **shared} for item in _items(texts, file or [], jsonl))
     with cli.progress(f"adding to {cube}", None, "memories") as advance:
-        summary = target.add_many(items, cause=cause, progress=advance)
+        summary = target.add_many(items, cause=cause, progress=advance, request_id=request_id)
 
     def people() -> None:
         last = summary.commits[-1].revision if summary.commits else 0
@@ -197,6 +199,7 @@ def update(
     owner: Annotated[str | None, typer.Option("--owner", help="The principal that owns it.")] = None,
     etag: Annotated[str, typer.Option("--etag", help="Refuse when the memory has another etag.")] = "",
     cause: CauseOption = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Replace fields of a memory, as a new version; what is not given stays."""
     if text == "-":
@@ -215,6 +218,7 @@ def update(
         owner=UNSET if owner is None else owner,
         etag=etag,
         cause=cause,
+        request_id=request_id,
     )
     cli.emit(changed, lambda: cli.say(f"{changed.name} is now at revision {changed.revision}"))
 
@@ -235,15 +239,19 @@ def history(cli: Cli, cube: CubeArgument, memory: MemoryArgument) -> None:
     )
 
 
-def archive(cli: Cli, cube: CubeArgument, memory: MemoriesArgument, cause: CauseOption = "") -> None:
+def archive(
+    cli: Cli, cube: CubeArgument, memory: MemoriesArgument, cause: CauseOption = "", request_id: RequestIdOption = ""
+) -> None:
     """Archive memories: search finds them only where a filter asks for archived ones."""
-    done = cli.client.cube(cube).archive(*memory, cause=cause)
+    done = cli.client.cube(cube).archive(*memory, cause=cause, request_id=request_id)
     _emit_mutation(cli, done, f"archived {_count(memory)}")
 
 
-def activate(cli: Cli, cube: CubeArgument, memory: MemoriesArgument, cause: CauseOption = "") -> None:
+def activate(
+    cli: Cli, cube: CubeArgument, memory: MemoriesArgument, cause: CauseOption = "", request_id: RequestIdOption = ""
+) -> None:
     """Make archived, merged or deleted memories active again."""
-    done = cli.client.cube(cube).restore(*memory, cause=cause)
+    done = cli.client.cube(cube).restore(*memory, cause=cause, request_id=request_id)
     _emit_mutation(cli, done, f"activated {_count(memory)}")
 
 
@@ -254,9 +262,10 @@ def merge(
     into: Annotated[str | None, typer.Option("--into", help="The existing memory that absorbs them.")] = None,
     text: Annotated[str | None, typer.Option("--text", help="The text of the absorbing memory.")] = None,
     cause: CauseOption = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Let one memory absorb others, which keep naming it."""
-    kept = cli.client.cube(cube).merge(memory, into=into, merged=text, cause=cause)
+    kept = cli.client.cube(cube).merge(memory, into=into, merged=text, cause=cause, request_id=request_id)
     cli.emit(kept, lambda: cli.say(f"{kept.name} absorbed {_count(memory)} at revision {kept.revision}"))
 
 
@@ -266,9 +275,10 @@ def delete(
     memory: MemoriesArgument,
     etag: Annotated[str, typer.Option("--etag", help="Refuse when the one memory has another etag.")] = "",
     cause: CauseOption = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Mark memories deleted; `memos activate` brings them back."""
-    done = cli.client.cube(cube).delete(*memory, etag=etag, cause=cause)
+    done = cli.client.cube(cube).delete(*memory, etag=etag, cause=cause, request_id=request_id)
     _emit_mutation(cli, done, f"deleted {_count(memory)}; `memos activate {cube} ID` brings one back")
 
 
@@ -278,10 +288,11 @@ def purge(
     memory: MemoriesArgument,
     reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the log for good.")],
     yes: YesOption = False,
+    request_id: RequestIdOption = "",
 ) -> None:
     """Erase all versions of memories for good."""
     confirm(cli, yes, f"Erase {_count(memory)} of {cube} for good?")
-    done = cli.client.cube(cube).purge(*memory, reason=reason)
+    done = cli.client.cube(cube).purge(*memory, reason=reason, request_id=request_id)
     cli.emit(done, lambda: show_purge(cli, done, _count(memory)))
 
 

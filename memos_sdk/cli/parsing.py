@@ -14,6 +14,12 @@ CubeArgument = Annotated[str, typer.Argument(metavar="CUBE", help="The cube, suc
 MemoryArgument = Annotated[str, typer.Argument(metavar="MEMORY", help="The memory's id or name.")]
 MemoriesArgument = Annotated[list[str], typer.Argument(metavar="MEMORY...", help="The memories' ids or names.")]
 CauseOption = Annotated[str, typer.Option("--cause", help="Why; it stands in the log.")]
+RequestIdOption = Annotated[
+    str,
+    typer.Option(
+        "--request-id", metavar="UUID", help="Makes repeating safe: the same id never changes anything twice."
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 AsOfOption = Annotated[int | None, typer.Option("--as-of", metavar="REVISION", help="As of this revision.", min=1)]
 

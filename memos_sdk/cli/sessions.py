@@ -9,7 +9,7 @@ import typer
 from memos_sdk import Session
 from memos_sdk.cli.context import Cli, command
 from memos_sdk.cli.cubes import when
-from memos_sdk.cli.parsing import CubeArgument, parse_labels
+from memos_sdk.cli.parsing import CubeArgument, RequestIdOption, parse_labels
 
 SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id or name.")]
 
@@ -29,10 +29,13 @@ def create(
     participant: Annotated[list[str] | None, typer.Option("--participant", help="Who takes part.")] = None,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label.")] = None,
     id: Annotated[str, typer.Option("--id", help="The id; without one the server chooses.")] = "",
+    request_id: RequestIdOption = "",
 ) -> None:
     """Begin a session."""
     sessions = cli.client.cube(cube).sessions
-    made = sessions.create(display_name, participants=participant or (), labels=parse_labels(label), id=id)
+    made = sessions.create(
+        display_name, participants=participant or (), labels=parse_labels(label), id=id, request_id=request_id
+    )
     cli.emit(made, lambda: cli.say(made.name))
 
 
@@ -59,9 +62,9 @@ def list_sessions(cli: Cli, cube: CubeArgument) -> None:
     )
 
 
-def end(cli: Cli, cube: CubeArgument, session: SessionArgument) -> None:
+def end(cli: Cli, cube: CubeArgument, session: SessionArgument, request_id: RequestIdOption = "") -> None:
     """End a session; new memories cannot name it any more."""
-    ended = cli.client.cube(cube).sessions.end(session)
+    ended = cli.client.cube(cube).sessions.end(session, request_id=request_id)
     cli.emit(ended, lambda: cli.say(f"{ended.name} has ended"))
 
 
