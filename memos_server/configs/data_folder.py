@@ -139,15 +139,15 @@ class DataFolder:
         """
         try:
             # Before anything is touched; and again under the lock, when nobody else can change it.
-            self._check()
+            self.check()
             self._make()
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise self._not_writable(error) from error
         try:
             self._claim(lock)
-            if self._check() is None:
-                self._write_format()
+            if self.check() is None:
+                self.write_format()
             for folder in (self.index, self.blobs, self.models, self.token_key.parent):
                 folder.mkdir(mode=0o700, exist_ok=True)
             fsync_folder(self.path)
@@ -210,8 +210,12 @@ class DataFolder:
         writer = lines[1].strip() if len(lines) > 1 else ""
         return Format(int(number), writer if writer.isprintable() else "")
 
-    def _check(self) -> Format | None:
-        """Returns what `FORMAT` says, and refuses what is no data folder or a newer server's; only reads."""
+    def check(self) -> Format | None:
+        """Returns what `FORMAT` says; None of a folder that is still to be made. Only reads.
+
+        Raises:
+            SetupError: It is no data folder, or a newer server's.
+        """
         if (self.path / BACKUP_MANIFEST).exists():
             raise SetupError(
                 f"{self.path} is a backup, not a data folder.",
@@ -242,10 +246,11 @@ class DataFolder:
     def up_to_date(self) -> None:
         """States in `FORMAT` that everything is of this server's format, once the record is."""
         if self.format() != (FORMAT_VERSION, THIS_SERVER):
-            self._write_format()
+            self.write_format()
 
-    def _write_format(self) -> None:
-        write_file(self.path / "FORMAT", f"{FORMAT_VERSION}\n{THIS_SERVER}\n".encode("ascii"))
+    def write_format(self, number: int = FORMAT_VERSION, writer: str = THIS_SERVER) -> None:
+        """Writes `FORMAT`, durably."""
+        write_file(self.path / "FORMAT", f"{number}\n{writer}\n".encode("ascii"))
 
     def close(self) -> None:
         """Removes `server.json` and unlocks the folder; a second call does nothing."""

@@ -9,11 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tarfile
 import zlib
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,33 +20,9 @@ from memos_server.configs.data_folder import FORMAT_VERSION, THIS_SERVER
 from memos_server.configs.errors import SetupError
 from memos_server.graph_dbs.sqlite.schema import MIGRATIONS
 from tests.conftest import World
-from tests.support.folder_story import answers, digest_of
+from tests.support.folder_story import answers
+from tests.support.folders import FOLDERS, VERSIONS, files_of, told, unpack
 from tests.support.mip import Mip
-
-FOLDERS = Path(__file__).resolve().parents[1] / "data" / "folders"
-VERSIONS = range(1, FORMAT_VERSION + 1)
-
-
-def unpack(version: int, data: Path) -> Path:
-    """Unpacks the folder that a version wrote."""
-    with tarfile.open(FOLDERS / f"v{version}.tar.xz") as archive:
-        archive.extractall(data, filter="data")
-    data.chmod(0o700)
-    return data
-
-
-def told(version: int) -> dict[str, Any]:
-    """Returns what the server that wrote a folder answered about it."""
-    found: dict[str, Any] = json.loads((FOLDERS / f"v{version}.json").read_text(encoding="utf-8"))
-    return found
-
-
-def files_of(data: Path) -> dict[str, str]:
-    """Returns path -> digest of everything in a folder."""
-    return {
-        str(path.relative_to(data)): digest_of(path.read_bytes()) if path.is_file() else "folder"
-        for path in data.rglob("*")
-    }
 
 
 def test_every_version_of_the_format_has_a_folder_that_its_server_wrote() -> None:

@@ -51,7 +51,7 @@ def test_a_killed_servers_lock_ends_with_it(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "FORMAT").write_text("2\n", encoding="ascii")
-    with pytest.raises(SetupError, match="has format 2; this server, memos-mip .*, reads up to 1"):
+    with pytest.raises(SetupError, match=r"has format 2; this server, memos-mip .*, reads up to 1"):
         DataFolder(tmp_path).open()
 
 

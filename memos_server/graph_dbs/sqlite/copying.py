@@ -1,11 +1,14 @@
-"""A copy of a record while it is in use: one consistent state, whole on disk."""
+"""A copy of a record while it is in use: one consistent state, whole on disk, and what is read from such a copy."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID
 
 _STEP_PAGES = 2048
 """How many pages are copied between two calls of `progress`: 8 MiB."""
@@ -47,3 +50,65 @@ def copy_record(
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class CopiedCube(NamedTuple):
+    """A cube of a copied record: its id, its uid, and its head."""
+
+    id: str
+    uid: str
+    revision: int
+    digest: bytes
+
+
+class CopiedBlob(NamedTuple):
+    """A blob that a copied record names: the uid of the cube that holds it, its digest, its size in bytes."""
+
+    cube_uid: str
+    digest: str
+    size: int
+
+
+@contextmanager
+def _reading(copy: Path) -> Iterator[sqlite3.Connection]:
+    # A file that nobody writes is read without locks, and without the files that a database in use has beside it.
+    with closing(sqlite3.connect(f"{copy.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)) as db:
+        yield db
+
+
+def copied_version(copy: Path) -> int:
+    """Returns the number of a copied record's format; raises sqlite3.DatabaseError."""
+    with _reading(copy) as db:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+
+def copied_damage(copy: Path) -> str:
+    """Returns what is damaged in the structure of a copied record; empty when nothing is."""
+    with _reading(copy) as db:
+        try:
+            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            return str(error)
+        return "" if found == "ok" else str(found)
+
+
+def copied_cubes(copy: Path) -> list[CopiedCube]:
+    """Returns the cubes of a copied record in order of creation; raises sqlite3.DatabaseError."""
+    with _reading(copy) as db:
+        rows = db.execute("SELECT id, uid, revision, head_digest FROM cubes ORDER BY key")
+        return [CopiedCube(id_, str(UUID(bytes=uid)), revision, digest) for id_, uid, revision, digest in rows]
+
+
+def copied_blobs(copy: Path) -> Iterator[CopiedBlob]:
+    """Yields the blobs that a copied record names, without those whose erasure has begun."""
+    with _reading(copy) as db:
+        rows = db.execute("SELECT u.uid, b.digest, b.size FROM blobs b JOIN cubes u ON u.key = b.cube WHERE NOT doomed")
+        for uid, digest, size in rows:
+            yield CopiedBlob(str(UUID(bytes=uid)), digest, size)
+
+
+def holds_blob(record: sqlite3.Connection, blob: CopiedBlob) -> bool:
+    """Returns whether a record in use still holds a blob that a copy of it names."""
+    query = "SELECT 1 FROM blobs b JOIN cubes u ON u.key = b.cube WHERE u.uid = ? AND b.digest = ? AND NOT b.doomed"
+    return record.execute(query, (UUID(blob.cube_uid).bytes, blob.digest)).fetchone() is not None
