@@ -319,9 +319,9 @@ class Reader(Protocol):
         """Returns id -> version with content, for the items that exist at the revision."""
 
     async def versions_by_uid(
-        self, cube: int, uids: Iterable[str], revision: int | None = None
+        self, cube: int, uids: Iterable[str], revision: int | None = None, *, with_content: bool = True
     ) -> Mapping[str, Version]:
-        """Returns uid -> version with content, for the items that exist at the revision."""
+        """Returns uid -> version, its salt and payload where asked for, for the items that exist at the revision."""
 
     async def list_versions(
         self, cube: int, kind: Kind, after: int, limit: int, revision: int | None = None, *, with_content: bool = True

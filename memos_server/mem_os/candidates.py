@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
-from memos_server._pb.mip.v1.memory_service_pb2 import ChannelScore
 from memos_server.graph_dbs.base import CubeRow
 from memos_server.mem_os.access import CubeView
 
@@ -25,14 +25,29 @@ class Scope:
     vector: NDArray[np.float32] | None = None
 
 
+class Channel(NamedTuple):
+    """What one channel found of a candidate.
+
+    Attributes:
+        name: `lexical`, `vector` or `graph`.
+        score: The channel's own score.
+        contribution: What it adds to the fused score.
+    """
+
+    name: str
+    score: float
+    contribution: float
+
+
 @dataclass(slots=True)
 class Ranked:
-    """A candidate with its fused score."""
+    """A candidate with its fused score, the sum of its channels' contributions. There are hundreds of them for each hit
+    that is returned: what only an explanation needs is made for the hits alone."""
 
     scope: Scope
     uid: str
     from_revision: int
     score: float
-    channels: list[ChannelScore]
+    channels: tuple[Channel, ...]
     matched: tuple[str, ...] = ()
     path: tuple[str, ...] = ()

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from memos_server import names
-from memos_server._pb.mip.v1.memory_service_pb2 import ChannelScore
 from memos_server.graph_dbs.base import Reader, Version
-from memos_server.mem_os.candidates import Ranked, Scope
+from memos_server.mem_os.candidates import Channel, Ranked, Scope
 from memos_server.mem_os.context import Mos
 from memos_server.mem_os.relations import present
 from memos_server.vec_dbs.base import IndexQuery, Predicate
@@ -63,8 +62,9 @@ async def spread(mos: Mos, ranked: Sequence[Ranked], where: Predicate, states: f
                 for step in _path(reached_from, uid)
                 if step in versions
             )
-            channel = ChannelScore(channel="graph", score=score * sum(shares.values()))
-            reached.append(Ranked(scope, uid, version.from_revision, channel.score, [channel], (), path))
+            weight = score * sum(shares.values())
+            channel = Channel("graph", weight, weight)
+            reached.append(Ranked(scope, uid, version.from_revision, weight, (channel,), (), path))
     return _mixed(ranked, reached, highest)
 
 
@@ -85,29 +85,21 @@ def seed_weights(scores: Sequence[float]) -> list[float]:
 
 def _mixed(ranked: Sequence[Ranked], reached: Sequence[Ranked], highest: float) -> list[Ranked]:
     """Gives each reached memory and each candidate its score; contributions sum up to it."""
-    by_graph = sorted(reached, key=lambda item: (-item.score, item.uid))
-    best = by_graph[0].score if by_graph else 1.0
+    best = max((item.score for item in reached), default=1.0)
     mixed = {}
-    for place, item in enumerate(by_graph, start=1):
-        item.channels[0].rank = place
-        item.channels[0].contribution = GRAPH_SHARE * item.score / best
+    for item in reached:
+        weight = item.score
+        item.channels = (Channel("graph", weight, GRAPH_SHARE * weight / best),)
         mixed[item.scope.cube.uid, item.uid] = item
+    share = (1.0 - GRAPH_SHARE) / highest
     for candidate in ranked:
-        channels = [
-            ChannelScore(
-                channel=channel.channel,
-                rank=channel.rank,
-                score=channel.score,
-                contribution=(1.0 - GRAPH_SHARE) * channel.contribution / highest,
-            )
-            for channel in candidate.channels
-        ]
-        found = mixed.get((candidate.scope.cube.uid, candidate.uid))
+        key = candidate.scope.cube.uid, candidate.uid
+        channels = tuple(Channel(name, score, share * part) for name, score, part in candidate.channels)
+        found = mixed.get(key)
         if found is not None:
-            found.channels = [*channels, *found.channels]
+            found.channels = (*channels, *found.channels)
             found.matched = candidate.matched
         else:
-            key = candidate.scope.cube.uid, candidate.uid
             mixed[key] = Ranked(
                 candidate.scope, candidate.uid, candidate.from_revision, 0.0, channels, candidate.matched
             )
@@ -136,7 +128,7 @@ async def _neighbourhood(
             around = await txn.relations(scope.cube.key, nodes, outgoing=True, incoming=True, revision=revision)
             edges += [(edge.source, edge.target, edge.weight * RELATION_WEIGHT) for edge in around]
             unknown = {uid for a, b, _ in edges for uid in (a, b)} | set(nodes)
-            found = await txn.versions_by_uid(scope.cube.key, unknown - set(versions), revision)
+            found = await txn.versions_by_uid(scope.cube.key, unknown - set(versions), revision, with_content=False)
             versions.update({uid: version for uid, version in found.items() if present(scope.view, version)})
             return [(a, b, weight) for a, b, weight in edges if a in versions and b in versions]
 

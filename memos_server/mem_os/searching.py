@@ -9,7 +9,7 @@ version, its state and the caller's access, and the candidate set widens until `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -40,7 +40,7 @@ from memos_server._pb.mip.v1.memory_service_pb2 import (
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Reader, Version
 from memos_server.mem_os import filters
-from memos_server.mem_os.candidates import Ranked, Scope
+from memos_server.mem_os.candidates import Channel, Ranked, Scope
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.embedding import NO_MODEL, checked
 from memos_server.mem_os.filters import Filter
@@ -224,35 +224,57 @@ def fuse(results: Sequence[tuple[Scope, IndexResult]], *, newest_first: bool) ->
     with_vectors = [result for _, result in results if any(c.vector is not None for c in result.candidates)]
     vector_top = max((result.vector_top for result in with_vectors), default=0.0)
     vector_floor = min((result.vector_floor for result in with_vectors), default=0.0)
+    by_words, by_vector = WEIGHTS["lexical"], WEIGHTS["vector"]
     spread_of = max(vector_top - vector_floor, 1e-9)
     ranked = []
     for scope, result in results:
-        for candidate in result.candidates:
-            channels = []
-            if candidate.lexical > 0.0:
-                part = WEIGHTS["lexical"] * candidate.lexical / lexical_top
-                channels.append(ChannelScore(channel="lexical", score=candidate.lexical, contribution=part))
-            if candidate.vector is not None:
+        for uid, revision, lexical, vector, matched in result.candidates:
+            score = 0.0
+            channels: tuple[Channel, ...] = ()
+            if lexical > 0.0:
+                score = by_words * lexical / lexical_top
+                channels = (Channel("lexical", lexical, score),)
+            if vector is not None:
                 # A single candidate has no spread; it then counts in full.
-                scaled = (candidate.vector - vector_floor) / spread_of if vector_top > vector_floor else 1.0
-                part = WEIGHTS["vector"] * min(max(scaled, 0.0), 1.0)
-                channels.append(ChannelScore(channel="vector", score=candidate.vector, contribution=part))
-            score = sum(channel.contribution for channel in channels)
-            ranked.append(Ranked(scope, candidate.uid, candidate.from_revision, score, channels, candidate.matched))
-    _rank_channels(ranked)
+                scaled = (vector - vector_floor) / spread_of if vector_top > vector_floor else 1.0
+                part = by_vector * min(max(scaled, 0.0), 1.0)
+                score += part
+                channels = (*channels, Channel("vector", vector, part))
+            ranked.append(Ranked(scope, uid, revision, score, channels, matched))
     if not newest_first:
         ranked.sort(key=lambda item: (-item.score, item.uid))
     return ranked
 
 
-def _rank_channels(ranked: Sequence[Ranked]) -> None:
-    by_channel: dict[str, list[ChannelScore]] = {}
+Places = Mapping[tuple[str, str, str], int]
+"""(channel, cube uid, uid) -> rank among the candidates of the channel, from 1."""
+
+
+def channel_ranks(ranked: Sequence[Ranked]) -> Places:
+    """Returns each candidate's rank in each of its channels; ties by uid."""
+    by_channel: dict[str, list[tuple[float, str, str]]] = {}
     for item in ranked:
         for channel in item.channels:
-            by_channel.setdefault(channel.channel, []).append(channel)
-    for scores in by_channel.values():
-        for place, channel in enumerate(sorted(scores, key=lambda each: -each.score), start=1):
-            channel.rank = place
+            by_channel.setdefault(channel.name, []).append((-channel.score, item.uid, item.scope.cube.uid))
+    return {
+        (name, cube, uid): place
+        for name, scores in by_channel.items()
+        for place, (_, uid, cube) in enumerate(sorted(scores), start=1)
+    }
+
+
+def explanation(item: Ranked, places: Places) -> Explanation:
+    """Returns what each channel found of a candidate, and how it was reached."""
+    channels = [
+        ChannelScore(
+            channel=channel.name,
+            rank=places[channel.name, item.scope.cube.uid, item.uid],
+            score=channel.score,
+            contribution=channel.contribution,
+        )
+        for channel in item.channels
+    ]
+    return Explanation(channels=channels, matched_terms=item.matched, path=item.path)
 
 
 async def _confirm(
@@ -267,6 +289,7 @@ async def _confirm(
 ) -> list[Hit]:
     """Returns hits that the record confirms, best first; `confirmed` remembers verdicts between widenings."""
     hits: list[Hit] = []
+    places = channel_ranks(ranked) if explain else {}
     position = 0
     while len(hits) < top_k and position < len(ranked):
         group = ranked[position : position + max(top_k - len(hits), 16)]
@@ -292,9 +315,7 @@ async def _confirm(
             if hit is not None:
                 hit.score = item.score
                 if explain:
-                    hit.explanation.CopyFrom(
-                        Explanation(channels=item.channels, matched_terms=item.matched, path=item.path)
-                    )
+                    hit.explanation.CopyFrom(explanation(item, places))
                 hits.append(hit)
     return hits
 

@@ -28,19 +28,21 @@ _VERSION = """
     i.create_time, cv.state, cv.sensitivity, cv.from_revision, v.content, i.source, i.target, i.type, v.weight"""
 _CONTENT = "c.commitment, c.salt, c.payload"
 _NO_CONTENT = "c.commitment, x'', x''"
-# The version of item `i` that is valid now, or at :revision; `cv` is the item's current version.
+# The version of item `i` that is valid now, or at :revision; `cv` is the item's current version, now `v` itself.
+_VERSION_NOW = _VERSION.replace("cv.", "v.")
 _JOIN_NOW = """
-    JOIN versions cv ON cv.key = i.version JOIN versions v ON v.key = i.version
-    LEFT JOIN contents c ON c.key = v.content"""
+    JOIN versions v ON v.key = i.version LEFT JOIN contents c ON c.key = v.content"""
 _JOIN_AT = """
     JOIN versions cv ON cv.key = i.version
     JOIN versions v ON v.item = i.key AND v.from_revision <= :revision AND v.to_revision > :revision
     LEFT JOIN contents c ON c.key = v.content"""
 _CUBE = f"""
     SELECT u.key, u.id, u.uid, u.owner, u.revision, u.head_digest, u.head_time, u.create_time, u.forked_from,
-    {_VERSION}, {_CONTENT}
+    {_VERSION_NOW}, {_CONTENT}
     FROM cubes u JOIN items i ON i.cube = u.key AND i.kind = 0 AND i.key = u.settings {_JOIN_NOW}"""
 
+_NOW = _VERSION_NOW, _JOIN_NOW
+_AT = _VERSION, _JOIN_AT
 _LIMIT_OF_VARIABLES = 500
 _KINDS = {kind.value: kind for kind in Kind}
 
@@ -167,27 +169,36 @@ class SqliteReader(AccessReader):
         self, cube: int, kind: Kind, ids: Iterable[str], revision: int | None = None
     ) -> Mapping[str, Version]:
         """See Reader."""
-        join = _JOIN_NOW if revision is None else _JOIN_AT
-        # CROSS JOIN keeps the order: from the wanted ids to the items, not through all items of the cube.
-        rows = self._db.execute(
-            f"""SELECT {_VERSION}, {_CONTENT} FROM json_each(:ids) wanted
-            CROSS JOIN items i ON i.cube = :cube AND i.kind = :kind AND i.id = wanted.value {join}""",
-            {"cube": cube, "kind": kind, "ids": json.dumps(list(ids)), "revision": revision},
-        )
+        columns, join = _NOW if revision is None else _AT
+        wanted = list(ids)
+        if len(wanted) == 1:
+            rows = self._db.execute(
+                f"""SELECT {columns}, {_CONTENT} FROM items i {join}
+                WHERE i.cube = :cube AND i.kind = :kind AND i.id = :id""",
+                {"cube": cube, "kind": kind, "id": wanted[0], "revision": revision},
+            )
+        else:
+            # CROSS JOIN keeps the order: from the wanted ids to the items, not through all items of the cube.
+            rows = self._db.execute(
+                f"""SELECT {columns}, {_CONTENT} FROM json_each(:ids) wanted
+                CROSS JOIN items i ON i.cube = :cube AND i.kind = :kind AND i.id = wanted.value {join}""",
+                {"cube": cube, "kind": kind, "ids": json.dumps(wanted), "revision": revision},
+            )
         return {version.id: version for version in map(to_version, rows)}
 
     async def versions_by_uid(
-        self, cube: int, uids: Iterable[str], revision: int | None = None
+        self, cube: int, uids: Iterable[str], revision: int | None = None, *, with_content: bool = True
     ) -> Mapping[str, Version]:
         """See Reader."""
         found: dict[str, Version] = {}
         wanted = [uuid_bytes(uid) for uid in dict.fromkeys(uids)]
-        join = _JOIN_NOW if revision is None else _JOIN_AT
+        columns, join = _NOW if revision is None else _AT
+        content = _CONTENT if with_content else _NO_CONTENT
         for start in range(0, len(wanted), _LIMIT_OF_VARIABLES):
             chunk = wanted[start : start + _LIMIT_OF_VARIABLES]
             marks = ",".join(f":u{number}" for number in range(len(chunk)))
             rows = self._db.execute(
-                f"SELECT {_VERSION}, {_CONTENT} FROM items i {join} WHERE i.cube = :cube AND i.uid IN ({marks})",
+                f"SELECT {columns}, {content} FROM items i {join} WHERE i.cube = :cube AND i.uid IN ({marks})",
                 {"cube": cube, "revision": revision, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
             )
             for row in rows:
@@ -199,9 +210,9 @@ class SqliteReader(AccessReader):
         self, cube: int, kind: Kind, after: int, limit: int, revision: int | None = None, *, with_content: bool = True
     ) -> Sequence[Version]:
         """See Reader."""
-        join = _JOIN_NOW if revision is None else _JOIN_AT
+        columns, join = _NOW if revision is None else _AT
         rows = self._db.execute(
-            f"SELECT {_VERSION}, {_CONTENT if with_content else _NO_CONTENT} FROM items i {join}"
+            f"SELECT {columns}, {_CONTENT if with_content else _NO_CONTENT} FROM items i {join}"
             " WHERE i.cube = :cube AND i.kind = :kind AND i.key > :after ORDER BY i.key LIMIT :limit",
             {"cube": cube, "kind": kind, "after": after, "limit": limit, "revision": revision},
         )
@@ -222,7 +233,7 @@ class SqliteReader(AccessReader):
         self, cube: int, uids: Sequence[str], *, outgoing: bool, incoming: bool, revision: int | None = None
     ) -> Sequence[Version]:
         """See Reader."""
-        join = _JOIN_NOW if revision is None else _JOIN_AT
+        columns, join = _NOW if revision is None else _AT
         found: dict[int, Version] = {}
         ends = [uuid_bytes(uid) for uid in dict.fromkeys(uids)]
         for start in range(0, len(ends), _LIMIT_OF_VARIABLES):
@@ -232,7 +243,7 @@ class SqliteReader(AccessReader):
                 if not wanted:
                     continue
                 rows = self._db.execute(
-                    f"SELECT {_VERSION}, {_NO_CONTENT} FROM items i {join}"
+                    f"SELECT {columns}, {_NO_CONTENT} FROM items i {join}"
                     f" WHERE i.cube = :cube AND i.{column} IN ({marks}) AND v.state = 1",
                     {"cube": cube, "revision": revision, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
                 )
@@ -254,7 +265,8 @@ class SqliteReader(AccessReader):
         then = {
             row[0]: to_version(row) for row in self._db.execute(f"{changed} SELECT {columns} {items} {_JOIN_AT}", bound)
         }
-        now = self._db.execute(f"{changed} SELECT {columns} {items} {_JOIN_NOW} {order}", bound)
+        now_columns = f"{_VERSION_NOW}, {_NO_CONTENT}"
+        now = self._db.execute(f"{changed} SELECT {now_columns} {items} {_JOIN_NOW} {order}", bound)
         return [(to_version(row), then.get(row[0])) for row in now]
 
     async def vectors(self, contents: Iterable[int]) -> Mapping[int, bytes]:
