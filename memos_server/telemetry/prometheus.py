@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SLOW_CLIENT_S = 10.0
+_AT_ONCE = 16
 
 Read = Callable[[], GetServerStatsResponse]
 
@@ -96,8 +98,29 @@ class Metrics:
         return answer
 
 
-class _Server(WSGIServer):
-    """Answers each scrape in turn: they are rare, and a slow reader is cut off."""
+class _Server(ThreadingMixIn, WSGIServer):
+    """Answers a few scrapes at a time, so that neither a slow reader nor a flood of them costs more than that."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._free = threading.BoundedSemaphore(_AT_ONCE)
+        super().__init__(*args, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answers in a thread; the connection is closed at once when all are taken."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answers, and frees the thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says nothing of readers that went away."""
