@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     )
     from memos_sdk.models import (
         AddSummary,
+        BlobStat,
         Capabilities,
         Change,
         Commit,
@@ -94,6 +95,7 @@ __all__ = [
     "AsyncCube",
     "AuditEvent",
     "BlobRef",
+    "BlobStat",
     "Cancelled",
     "Capabilities",
     "Change",
@@ -171,7 +173,7 @@ _HOMES = {
         "ResourceExhausted Unauthenticated Unavailable Unimplemented Unknown UsageError"
     ),
     "memos_sdk.models": (
-        "AddSummary Capabilities Change Commit CubeInfo Hit Memory Mutation Rollback SealedMemory "
+        "AddSummary BlobStat Capabilities Change Commit CubeInfo Hit Memory Mutation Rollback SealedMemory "
         "SearchResult Session Token Traversal Verification WatchEvent"
     ),
 }

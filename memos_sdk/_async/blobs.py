@@ -15,6 +15,7 @@ from memos_sdk._core.blob_io import BlobReceiver, BlobSource, upload_frames
 from memos_sdk._core.convert import generated
 from memos_sdk._gen import wire
 from memos_sdk.errors import MipError, NotFound
+from memos_sdk.models import BlobStat
 
 if TYPE_CHECKING:
     from memos_sdk._gen.mip import v1 as mip
@@ -110,6 +111,17 @@ class AsyncBlobs:
                 raise
         part.replace(path)
         return path
+
+    async def stat(self, digest: str, *, timeout: float | None = None) -> BlobStat:
+        """Tells whether the cube holds a blob, how large it is, and how much of an unfinished upload has arrived."""
+        request = _stubs.READ_BLOB(parent=self._cube, digest=digest, limit=1)
+        try:
+            async for frame in self._caller.stream(_stubs.READ_BLOB, request, timeout or self._caller.timeout):
+                if frame.HasField("header"):
+                    return BlobStat(digest, True, frame.header.size, frame.header.size)
+        except NotFound:
+            pass
+        return BlobStat(digest, False, None, await self._arrived(digest))
 
     async def missing(self, digests: Iterable[str], *, timeout: float | None = None) -> list[str]:
         """Returns those digests that the cube does not hold, in order."""

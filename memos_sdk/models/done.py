@@ -53,6 +53,23 @@ class Rollback:
 
 
 @dataclasses.dataclass(frozen=True)
+class BlobStat:
+    """What a cube has of a blob.
+
+    Attributes:
+        digest: The blob, `sha256:…`.
+        held: True when the cube holds it whole.
+        size: Its bytes; None while it is not held.
+        arrived: The bytes that have arrived; less than its size while an upload is unfinished.
+    """
+
+    digest: str
+    held: bool
+    size: int | None
+    arrived: int
+
+
+@dataclasses.dataclass(frozen=True)
 class AddSummary:
     """What `add_many` did.
 
