@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from memos_server import commands
+from memos_server.command_line import err, explained, settings_of, wants_json
 
 if TYPE_CHECKING:
     from memos_server.backup_manifest import Manifest
@@ -31,13 +31,13 @@ def register(app: typer.Typer) -> None:
 def _bar(what: str, hidden: bool) -> Iterator[Callable[[int, int], None]]:
     """Shows a bar on the error stream where that is a terminal; yields what takes the bytes done and in all."""
     columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    hidden = hidden or not commands.err.is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=commands.err, transient=True, disable=hidden) as bar:
+    hidden = hidden or not err.is_terminal
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True, disable=hidden) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-@commands.explained
+@explained
 def backup(
     ctx: typer.Context,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="The folder to make; it must not exist yet.")],
@@ -48,17 +48,17 @@ def backup(
     """Copy a data folder while its server runs: all that was acknowledged, verified by digest."""
     from memos_server.backup import make
 
-    settings = commands.settings_of(ctx, data, config)
-    as_json = commands.wants_json(ctx, json_)
+    settings = settings_of(ctx, data, config)
+    as_json = wants_json(ctx, json_)
     began = time.monotonic()
     with _bar("backup", as_json) as progress:
         made = make(settings, destination, progress)
     _show("backed up", made, destination, destination, time.monotonic() - began, as_json)
     if not as_json:
-        commands.err.print("Who has it has everything: it holds content and keys.", soft_wrap=True)
+        err.print("Who has it has everything: it holds content and keys.", soft_wrap=True)
 
 
-@commands.explained
+@explained
 def restore(
     ctx: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A folder that `memos backup` made.")],
@@ -75,13 +75,13 @@ def restore(
 
     # Not by the settings: those of the folder come with the backup.
     target = data or getattr(ctx.find_root().obj, "data", None) or default_data_folder()
-    as_json = commands.wants_json(ctx, json_)
+    as_json = wants_json(ctx, json_)
     began = time.monotonic()
     with _bar("restore", as_json) as progress:
         made = make(source, target, new_keys=new_keys, expect=expect, progress=progress)
     _show("restored", made, source, target, time.monotonic() - began, as_json)
     if not as_json:
-        commands.err.print(f"Try: memos serve --data {target}", soft_wrap=True, markup=False)
+        err.print(f"Try: memos serve --data {target}", soft_wrap=True, markup=False)
 
 
 def _show(what: str, made: Manifest, backup: Path, where: Path, seconds: float, as_json: bool) -> None:

@@ -9,60 +9,30 @@ import asyncio
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress
 
+from memos_server import backup_commands
+from memos_server.command_line import err, explained, settings_of, wants_json
 from memos_server.configs.errors import SetupError
-
-if TYPE_CHECKING:
-    from memos_server.configs.settings import Settings
 
 # Without the extra `server` this module must not be imported: `memos` then says what to install.
 for _needed in ("cryptography", "grpc_reflection", "jwt", "lark", "numpy", "pydantic_settings"):
     if importlib.util.find_spec(_needed) is None:
         raise ImportError(f"No module named {_needed!r}", name=_needed)
 
-P = ParamSpec("P")
-
 _DATA = typer.Option("--data", help="The data folder. Default: $MEMOS_DATA, else ~/.local/share/memos.")
 _CONFIG = typer.Option("--config", help="A settings file instead of memos.toml in the data folder.")
 _JSON = typer.Option("--json", help="Print JSON.")
 
-err = Console(stderr=True, highlight=False)
-
-
-def explained(function: Callable[P, None]) -> Callable[P, None]:
-    """Turns the errors of a command into a line, a remedy and exit status 1; never a traceback."""
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        from memos_server.errors import MipError
-
-        try:
-            function(*args, **kwargs)
-        except SetupError as error:
-            err.print("[red]error:[/red]", escape(error.message), soft_wrap=True)
-            err.print("[bold]remedy:[/bold]", escape(error.remedy), soft_wrap=True)
-            raise typer.Exit(1) from error
-        except MipError as error:
-            err.print(f"[red]error {error.reason}:[/red]", escape(error.message), soft_wrap=True)
-            err.print("[bold]remedy:[/bold]", escape(error.remedy), soft_wrap=True)
-            raise typer.Exit(1) from error
-
-    return run
-
 
 def register(app: typer.Typer) -> None:
     """Adds the server's commands."""
-    from memos_server import backup_commands
-
     app.command()(serve)
     app.command()(doctor)
     backup_commands.register(app)
@@ -75,18 +45,6 @@ def register(app: typer.Typer) -> None:
     tls.command("client")(tls_client)
     tls.command("show")(tls_show)
     app.add_typer(tls, name="tls")
-
-
-def settings_of(ctx: typer.Context, data: Path | None, config: Path | None, **flags: Any) -> Settings:
-    """Returns the settings; `memos --data DIR serve` means what `memos serve --data DIR` does."""
-    from memos_server.configs.settings import load
-
-    return load({"data": data or getattr(ctx.find_root().obj, "data", None), **flags}, config)
-
-
-def wants_json(ctx: typer.Context, given: bool) -> bool:
-    """Returns whether --json stands after the command or before it."""
-    return given or bool(getattr(ctx.find_root().obj, "json_output", None))
 
 
 @explained
