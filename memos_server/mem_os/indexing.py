@@ -29,6 +29,7 @@ from memos_server.telemetry.calls import step
 from memos_server.vec_dbs.base import (
     IndexBatch,
     IndexContent,
+    IndexEntry,
     IndexQuery,
     IndexResult,
     IndexVersion,
@@ -295,9 +296,9 @@ class IndexKeeper:
             await self._index.drop(cube.uid)
         return await self.caught_up(cube)
 
-    async def contents(self, cube: CubeRow, revision: int) -> Mapping[str, tuple[int, bytes | None, int, bool]]:
-        """Returns what the index holds of a cube at a revision, for VerifyCube."""
-        return await self._index.contents(cube.uid, revision)
+    async def entries(self, cube: CubeRow) -> tuple[int, Sequence[IndexEntry]]:
+        """Returns the revision that a cube's index has reached and what it holds of every version, for VerifyCube."""
+        return await self._index.entries(cube.uid)
 
     async def indexed_revision(self, cube_uid: str) -> int:
         """Returns the revision that a cube's index has reached."""

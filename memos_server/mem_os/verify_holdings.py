@@ -2,52 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
 
-from memos_server import names
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import CubeRow, Kind, Reader, Version
+from memos_server.graph_dbs.base import OPEN, CubeRow, Reader, Version
 from memos_server.mem_os.context import Mos
-from memos_server.mem_os.verify_replay import Replay, resource_of
+from memos_server.mem_os.verify_state import Replay, resource_of
 
 _STEP = 1000
 
 
-async def compare_index(mos: Mos, cube: CubeRow, indexed: int, replay: Replay) -> None:
-    """Compares the index with the record at the revision that the index reflects."""
-    held = dict(await mos.keeper.contents(cube, indexed))
-
-    async def compare(txn: Reader) -> None:
-        after = -1
-        while rows := await txn.list_versions(cube.key, Kind.MEMORY, after, _STEP, indexed, with_content=False):
-            after = rows[-1].item
-            vectors = await txn.vectors([version.content for version in rows if version.content is not None])
-            for version in rows:
-                _compare_entry(cube, version, vectors, held.pop(version.uid, None), replay)
-
-    await mos.read(compare)
-    for uid in sorted(held):
-        replay.found("index", names.cube_name(cube.id), indexed, f"the index holds {uid}, the record does not")
+async def ask_index(mos: Mos, cube: CubeRow, replay: Replay) -> None:
+    """Notes what the index holds, for `compare_entry`."""
+    await mos.keeper.caught_up(cube)
+    replay.indexed, entries = await mos.keeper.entries(cube)
+    replay.entries = {(entry.uid, entry.from_revision): entry for entry in entries}
 
 
-def _compare_entry(
-    cube: CubeRow,
-    version: Version,
-    vectors: Mapping[int, bytes],
-    held: tuple[int, bytes | None, int, bool] | None,
-    replay: Replay,
-) -> None:
-    resource = names.memory_name(cube.id, version.id)
-    purged = version.current_state == MEMORY_STATE_PURGED
-    key = version.commitment if version.commitment and not purged else None
-    expected = (version.from_revision, key, version.state, version.content in vectors and not purged)
-    if held is None and purged:
+def compare_entry(version: Version, vector: bytes | None, resource: str, replay: Replay) -> None:
+    """Compares a version of a memory with the index's entry of it.
+
+    Args:
+        version: The stored version, with content.
+        vector: Its content's vector as the record has it, float32 little-endian; None without one.
+        resource: The memory's name.
+        replay: The verification.
+    """
+    entry = replay.entries.pop((version.uid, version.from_revision), None)
+    if version.from_revision > replay.indexed:
         return
-    if held is None:
-        replay.found("index", resource, version.from_revision, "the index lacks the memory")
-    elif (held[0], None if purged else held[1], held[2], held[3] and not purged) != expected:
-        replay.found("index", resource, version.from_revision, "the index holds another version of the memory")
+
+    def wrong(kind: str, message: str) -> None:
+        replay.found(kind, resource, version.from_revision, message)
+
+    if entry is None:
+        wrong("index", "the index lacks the memory")
+        return
+    until = version.to_revision if version.to_revision <= replay.indexed else OPEN
+    if (entry.to_revision, entry.state, entry.sensitivity) != (until, version.state, version.sensitivity):
+        wrong("index", "the index holds another version of the memory")
+    purged = version.current_state == MEMORY_STATE_PURGED
+    if purged and version.current_revision > replay.indexed:
+        # The purge came after the index was asked; what it holds since then is compacted with it.
+        return
+    kept = bool(version.payload) and not purged
+    if entry.content != (version.commitment if kept else None):
+        wrong("index", "the index holds another content of the memory")
+    elif bool(entry.vector) != (kept and vector is not None):
+        wrong("index", "record and index do not both hold a vector of the memory")
+    elif entry.vector and entry.vector != hashlib.sha256(vector or b"").digest():
+        wrong("content", "the vector in the record is not the one in the index: one of them was edited")
+
+
+def compare_rest(cube: CubeRow, replay: Replay) -> None:
+    """Names what the index holds and the log does not."""
+    known = {item.uid: name for name, item in replay.items.items()}
+    for uid, revision in sorted(replay.entries):
+        if revision <= cube.revision:
+            resource = resource_of(cube, known.get(uid, ""))
+            replay.found("index", resource, revision, "the index holds a version that the log does not")
 
 
 async def compare_blobs(mos: Mos, cube: CubeRow, replay: Replay) -> None:

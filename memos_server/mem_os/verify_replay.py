@@ -5,80 +5,33 @@ version, content and current row must be those that the changes describe.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
 from memos_server import names
-from memos_server._pb.mip.v1.commit_pb2 import Change, CommitHeader
-from memos_server._pb.mip.v1.cube_service_pb2 import Finding, VerifyCubeResponse
+from memos_server._pb.mip.v1.commit_pb2 import Change
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED, Memory
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import OPEN, ChangeRow, CommitRow, CubeRow, Kind, Reader, Version, relative_name
 from memos_server.mem_cube import commitments
-from memos_server.mem_os.access import CubeView
-from memos_server.memories.registry import MemoryTypes
+from memos_server.mem_os.verify_holdings import compare_entry
+from memos_server.mem_os.verify_state import Replay, ReplayedItem, resource_of
 
 _STEP = 1000
-_NAMED = 1000
-
-
-@dataclass(slots=True)
-class _Item:
-    """What the changes so far say of an item."""
-
-    uid: str
-    state: int
-    commitment: bytes
-    sensitivity: int
-    owner: str
-    merged_into: str
-    revision: int
-    weight: float
-    created: int
-
-
-@dataclass(slots=True)
-class Replay:
-    """The state of a verification. All changes are checked; those that the caller sees are counted.
-
-    Attributes:
-        view: What the caller sees.
-        types: The memory types, which say what blobs a content names.
-        response: The verdict so far.
-        items: relative name -> what the changes so far say of it.
-        first: The first commit's header; None before it was read.
-        owner: The owner that the cube was made with.
-        blobs: digest -> (relative name of a memory that names it, revision, size), of contents that are still there.
-    """
-
-    view: CubeView
-    types: MemoryTypes
-    response: VerifyCubeResponse = field(default_factory=VerifyCubeResponse)
-    items: dict[str, _Item] = field(default_factory=dict)
-    first: CommitHeader | None = None
-    owner: str = ""
-    blobs: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-
-    def found(self, kind: str, resource: str, revision: int, message: str) -> None:
-        """Notes a finding."""
-        if len(self.response.findings) < _NAMED:
-            self.response.findings.append(Finding(kind=kind, resource=resource, revision=revision, message=message))
-
-
-def resource_of(cube: CubeRow, relative: str) -> str:
-    """Returns a full name, also of one that is no name: what is being verified may have been tampered with."""
-    return f"{names.cube_name(cube.id)}/{relative}".rstrip("/")
 
 
 async def replay_changes(
     txn: Reader, cube: CubeRow, commit: CommitRow, changes: Sequence[ChangeRow], replay: Replay
 ) -> None:
     """Checks changes of a commit, in order, against the items before them, and the stored rows against the changes."""
-    versions = [row.version for row in changes if row.version.kind is Kind.MEMORY and row.version.payload]
-    held = await txn.content_blobs([version.content for version in versions if version.content is not None])
+    memories = [row.version for row in changes if row.version.kind is Kind.MEMORY]
+    contents = [version.content for version in memories if version.content is not None]
+    held = await txn.content_blobs(contents)
+    vectors = await txn.vectors(contents)
     for row in changes:
         resource = _replay_change(cube, commit, row, replay)
+        if row.version.kind is Kind.MEMORY:
+            compare_entry(row.version, vectors.get(row.version.content or -1), resource, replay)
         if row.version.kind is Kind.MEMORY and row.version.payload:
             named = _named_blobs(row.version, replay)
             if named is not None and named != held.get(row.version.content or -1, set()):
@@ -145,7 +98,7 @@ def _replay_change(cube: CubeRow, commit: CommitRow, row: ChangeRow, replay: Rep
         wrong("content", flaw)
     if not change.name and not before:
         replay.owner = change.owner
-    replay.items[change.name] = _Item(
+    replay.items[change.name] = ReplayedItem(
         change.uid,
         change.after_state,
         change.after_commitment,

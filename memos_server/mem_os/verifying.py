@@ -15,14 +15,14 @@ from google.protobuf.message import DecodeError
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import CommitHeader
 from memos_server._pb.mip.v1.cube_service_pb2 import VerifyCubeRequest, VerifyCubeResponse
-from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Reader
 from memos_server.mem_cube import commitments
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.render import visible_changes
-from memos_server.mem_os.verify_holdings import compare_blobs, compare_index
-from memos_server.mem_os.verify_replay import Replay, compare_cube, compare_current, replay_changes, resource_of
+from memos_server.mem_os.verify_holdings import ask_index, compare_blobs, compare_rest
+from memos_server.mem_os.verify_replay import compare_cube, compare_current, replay_changes
+from memos_server.mem_os.verify_state import Replay, resource_of
 
 _STEP = 1000
 _NAMED = 1000
@@ -68,7 +68,8 @@ async def _verify(mos: Mos, cube_id: str, request: VerifyCubeRequest, replay: Re
             replay.found(misfit.sort, resource_of(found, misfit.name), misfit.revision, misfit.message)
 
     await mos.read(rows)
-    indexed = await mos.keeper.caught_up(found)
+    await ask_index(mos, found, replay)
+    replay.response.indexed_revision = replay.indexed
 
     async def work(txn: Reader) -> CubeRow:
         cube = await existing_cube(txn, cube_id, deleted=True)
@@ -84,12 +85,8 @@ async def _verify(mos: Mos, cube_id: str, request: VerifyCubeRequest, replay: Re
         return cube
 
     cube = await mos.read(work)
-    replay.response.indexed_revision = indexed
-    if cube.settings.state == MEMORY_STATE_PURGED:
-        return
+    compare_rest(cube, replay)
     await compare_blobs(mos, cube, replay)
-    if indexed:
-        await compare_index(mos, cube, indexed, replay)
 
 
 async def _chain(txn: Reader, cube: CubeRow, replay: Replay) -> CommitRow | None:

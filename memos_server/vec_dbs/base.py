@@ -201,6 +201,28 @@ class IndexResult:
     exhausted: bool = True
 
 
+class IndexEntry(NamedTuple):
+    """What an index holds of one version.
+
+    Attributes:
+        uid: The memory.
+        from_revision: The revision whose commit made the version.
+        to_revision: The revision whose commit ended it; OPEN while current.
+        content: The key of its content; None without one, and once it is erased.
+        state: The MemoryState number.
+        sensitivity: The Sensitivity number.
+        vector: SHA-256 of the content's vector, float32 little-endian; empty without one.
+    """
+
+    uid: str
+    from_revision: int
+    to_revision: int
+    content: bytes | None
+    state: int
+    sensitivity: int
+    vector: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class IndexStats:
     """The size of a cube's index."""
@@ -244,9 +266,9 @@ class SearchIndex(Protocol):
         entities' log(1 + N/df)). Entities that more than 2% of the visible memories + 5 mention are left out. Of the
         query, `revision`, `where`, `max_sensitivity`, `granted` and `depth` (the most neighbours per uid) count."""
 
-    async def contents(self, cube_uid: str, revision: int) -> Mapping[str, tuple[int, bytes | None, int, bool]]:
-        """Returns uid -> (from_revision, content key, state, has a vector) of the versions current at a revision, for
-        VerifyCube to compare with the record."""
+    async def entries(self, cube_uid: str) -> tuple[int, Sequence[IndexEntry]]:
+        """Returns the indexed revision and what the index holds of every version, in any order, for VerifyCube, which
+        compares it with the record."""
 
     async def drop(self, cube_uid: str) -> None:
         """Erases the cube's index from memory and disk."""

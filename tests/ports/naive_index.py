@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from memos_server.vec_dbs.base import (
     HasFacet,
     IndexBatch,
     IndexContent,
+    IndexEntry,
     IndexQuery,
     IndexResult,
     IndexStats,
@@ -60,7 +62,7 @@ class NaiveIndex:
     def __init__(self, data_dir: str = "", **config: Any) -> None:
         self.revisions: dict[str, int] = {}
         self.contents_by_key: dict[str, dict[bytes, IndexContent]] = {}
-        self.entries: dict[str, list[Entry]] = {}
+        self.entries_of: dict[str, list[Entry]] = {}
 
     async def open(self) -> None:
         pass
@@ -84,7 +86,7 @@ class NaiveIndex:
             raise ValueError("unknown content")
         contents = self.contents_by_key.setdefault(cube_uid, contents)
         contents.update(fresh)
-        entries = self.entries.setdefault(cube_uid, [])
+        entries = self.entries_of.setdefault(cube_uid, [])
         for version in batch.versions:
             for entry in entries:
                 if entry.version.uid == version.uid and entry.to_revision == OPEN:
@@ -156,25 +158,29 @@ class NaiveIndex:
             answer[uid] = dict(sorted(weights.items(), key=lambda item: (-item[1], item[0]))[: query.depth])
         return answer
 
-    async def contents(self, cube_uid: str, revision: int) -> Mapping[str, tuple[int, bytes | None, int, bool]]:
-        listing = {}
-        for entry in self.entries.get(cube_uid, ()):
+    async def entries(self, cube_uid: str) -> tuple[int, Sequence[IndexEntry]]:
+        held = []
+        for entry in self.entries_of.get(cube_uid, ()):
             version = entry.version
-            if version.from_revision <= revision < entry.to_revision:
-                content = self._content(cube_uid, version)
-                has_vector = content is not None and content.vector is not None
-                key = None if content is None else content.key
-                listing[version.uid] = (version.from_revision, key, version.state, has_vector)
-        return listing
+            content = self._content(cube_uid, version)
+            key = None if content is None else content.key
+            vector = b""
+            if content is not None and content.vector is not None:
+                vector = hashlib.sha256(content.vector.astype("<f4").tobytes()).digest()
+            since = version.from_revision
+            held.append(
+                IndexEntry(version.uid, since, entry.to_revision, key, version.state, version.sensitivity, vector)
+            )
+        return self.revisions.get(cube_uid, 0), held
 
     async def drop(self, cube_uid: str) -> None:
-        for table in (self.revisions, self.contents_by_key, self.entries):
+        for table in (self.revisions, self.contents_by_key, self.entries_of):
             table.pop(cube_uid, None)  # type: ignore[attr-defined]
 
     async def stats(self, cube_uid: str) -> IndexStats:
         contents = self.contents_by_key.get(cube_uid, {}).values()
         return IndexStats(
-            versions=len(self.entries.get(cube_uid, ())),
+            versions=len(self.entries_of.get(cube_uid, ())),
             contents=len(contents),
             vectors=sum(content.vector is not None for content in contents),
             terms=len({term for content in contents for term in content.terms}),
@@ -191,7 +197,7 @@ class NaiveIndex:
     def _visible(self, cube_uid: str, query: IndexQuery) -> Iterator[Found]:
         if query.revision > self.revisions.get(cube_uid, 0):
             raise ValueError("the index has not reached the revision")
-        entries = self.entries.get(cube_uid, [])
+        entries = self.entries_of.get(cube_uid, [])
         label = {entry.version.uid: entry.version.sensitivity for entry in entries}
         for entry in entries:
             version = entry.version

@@ -6,6 +6,7 @@ To add a backend, add it to BACKENDS.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memos_server.vec_dbs.base import (
+    OPEN,
     All,
     Compare,
     HasFacet,
     IndexBatch,
     IndexContent,
+    IndexEntry,
     IndexQuery,
     IndexResult,
     IndexVersion,
@@ -134,11 +137,17 @@ async def one(
     await index.apply(CUBE, 4, IndexBatch(revision - 1, revision, contents, versions, [key(name) for name in erased]))
 
 
+async def held(index: SearchIndex) -> tuple[int, list[IndexEntry]]:
+    """Returns what an index holds, sorted."""
+    revision, entries = await index.entries(CUBE)
+    return revision, sorted(entries, key=lambda entry: (entry.uid, entry.from_revision))
+
+
 async def test_a_cube_that_was_never_indexed_is_empty_at_revision_0(index: SearchIndex) -> None:
     assert await index.indexed_revision(CUBE) == 0
     result = await index.search(CUBE, query(0, "anything", "x"))
     assert (list(result.candidates), result.exhausted) == ([], True)
-    assert await index.contents(CUBE, 0) == {}
+    assert await index.entries(CUBE) == (0, [])
     assert await index.related(CUBE, query(0), [uid(1)]) == {uid(1): {}}
 
 
@@ -278,20 +287,19 @@ async def test_a_batch_may_span_commits(index: SearchIndex) -> None:
     batch = IndexBatch(0, 3, [content("a", "cat"), content("b", "dog")],
                        [version(1, 1, "a"), version(1, 2, "b"), version(1, 3, "a")])  # fmt: skip
     await index.apply(CUBE, 4, batch)
-    assert [await index.contents(CUBE, n) for n in range(4)] == [
-        {},
-        {uid(1): (1, key("a"), 1, False)},
-        {uid(1): (2, key("b"), 1, False)},
-        {uid(1): (3, key("a"), 1, False)},
-    ]
+    assert await index.entries(CUBE) == (3, [
+        IndexEntry(uid(1), 1, 2, key("a"), 1, 2, b""),
+        IndexEntry(uid(1), 2, 3, key("b"), 1, 2, b""),
+        IndexEntry(uid(1), 3, OPEN, key("a"), 1, 2, b""),
+    ])  # fmt: skip
 
 
 async def test_applying_a_batch_again_changes_nothing(index: SearchIndex) -> None:
     batch = IndexBatch(0, 1, [content("a", "cat", vector="x")], [version(1, 1, "a")])
     await index.apply(CUBE, 4, batch)
-    before = await index.search(CUBE, query(1, "cat", "x")), await index.contents(CUBE, 1)
+    before = await index.search(CUBE, query(1, "cat", "x")), await held(index)
     await index.apply(CUBE, 4, batch)
-    assert (await index.search(CUBE, query(1, "cat", "x")), await index.contents(CUBE, 1)) == before
+    assert (await index.search(CUBE, query(1, "cat", "x")), await held(index)) == before
     stats = await index.stats(CUBE)
     assert (stats.versions, stats.contents, stats.vectors, stats.terms) == (1, 1, 1, 1)
 
@@ -331,7 +339,11 @@ async def test_an_erased_content_is_found_nowhere(index: SearchIndex) -> None:
             assert found(await index.search(CUBE, asked)) == {2}
         assert found(await index.search(CUBE, query(revision, where=HasFacet("tag:pin")))) == set()
     assert await index.related(CUBE, query(2), [uid(1), uid(2)]) == {uid(1): {}, uid(2): {}}
-    assert await index.contents(CUBE, 1) == {uid(1): (1, None, 1, False), uid(2): (1, key("b"), 1, True)}
+    assert await held(index) == (2, [
+        IndexEntry(uid(1), 1, 2, None, 1, 2, b""),
+        IndexEntry(uid(1), 2, OPEN, None, 5, 2, b""),
+        IndexEntry(uid(2), 1, OPEN, key("b"), 1, 2, hashlib.sha256(np.array(VECTORS["y"], "<f4").tobytes()).digest()),
+    ])  # fmt: skip
     stats = await index.stats(CUBE)
     assert (stats.contents, stats.vectors, stats.terms) == (1, 1, 2)
 
@@ -399,13 +411,13 @@ async def test_what_was_closed_is_there_when_opened_again(backend: Backend, tmp_
     )
     await one(index, 2, content("b", "cat", entities=["E"]), version(2, 2, "b", sensitivity=3))
     asked = query(2, "cat", "x", where=Some((HasFacet("f"), Compare("create_time", ">", 0.0))))
-    before = await index.search(CUBE, asked), await index.related(CUBE, asked, [uid(1)]), await index.contents(CUBE, 2)
+    before = await index.search(CUBE, asked), await index.related(CUBE, asked, [uid(1)]), await held(index)
     await index.close()
     again = backend.make(str(tmp_path))
     await again.open()
     assert await again.indexed_revision(CUBE) == 2
     assert before == (
-        await again.search(CUBE, asked), await again.related(CUBE, asked, [uid(1)]), await again.contents(CUBE, 2)
+        await again.search(CUBE, asked), await again.related(CUBE, asked, [uid(1)]), await held(again)
     )  # fmt: skip
     await one(again, 3, content("c", "cat"), version(1, 3, "c"))
     assert found(await again.search(CUBE, query(3, "cat"))) == {1, 2}
@@ -516,7 +528,7 @@ async def _check_history(
             related = await index.related(CUBE, at, [uid(1), uid(2)])
             for one_, weights in (await model.related(CUBE, at, [uid(1), uid(2)])).items():
                 assert related[one_] == pytest.approx(weights, abs=1e-5)
-            assert await index.contents(CUBE, at.revision) == await model.contents(CUBE, at.revision)
+            assert await held(index) == await held(model)
         stats, expected = await index.stats(CUBE), await model.stats(CUBE)
         assert (stats.versions, stats.contents, stats.vectors, stats.terms) == (
             expected.versions, expected.contents, expected.vectors, expected.terms

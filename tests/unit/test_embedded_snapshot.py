@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from memos_server.vec_dbs.base import All, IndexBatch, IndexContent, IndexQuery, IndexVersion
+from memos_server.vec_dbs.base import OPEN, All, IndexBatch, IndexContent, IndexQuery, IndexVersion
 from memos_server.vec_dbs.embedded import EmbeddedIndex, snapshot
 from memos_server.vec_dbs.embedded.columns import CHUNK_ROWS
 from memos_server.vec_dbs.embedded.postings import SEGMENT_CAP, Postings
@@ -256,7 +256,7 @@ async def test_chunks_of_vectors_that_did_not_change_keep_their_file(tmp_path: P
     assert only(folder, "vectors-0-*").name == first
     assert only(folder, "vectors-1-*").name != tail
     last = await opened(tmp_path)
-    assert len(await last.contents(CUBE, 2)) == CHUNK_ROWS + 6
+    assert len((await last.entries(CUBE))[1]) == CHUNK_ROWS + 6
     asked = IndexQuery(2, All(()), 4, vector=UNIT, depth=3)
     assert [c.vector for c in (await last.search(CUBE, asked)).candidates] == pytest.approx([1.0] * 3)
     await last.close()
@@ -385,7 +385,7 @@ async def test_searches_batches_purges_and_snapshots_do_not_disturb_each_other(t
     await index.close()
     again = await opened(tmp_path)
     assert await hits(again, 40, MARKER) == {n for n in range(1, 41) if n % 4}
-    assert len(await again.contents(OTHER, 40)) == 800
+    assert sum(entry.to_revision == OPEN for entry in (await again.entries(OTHER))[1]) == 800
     await again.close()
 
 

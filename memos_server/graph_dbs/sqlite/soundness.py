@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
+from memos_server._pb.mip.v1.commit_pb2 import Change
 from memos_server.graph_dbs.base import OPEN, Kind, Misfit, relative_name
 from memos_server.graph_dbs.sqlite.schema import MIGRATIONS
 
@@ -37,6 +40,8 @@ _COMMIT_TYPES = _any(
 )
 _ITEM_TYPES = _any(
     "i.kind NOT IN (0, 1, 2, 3)",
+    "(i.kind = 0 AND i.id IS NOT '')",
+    "i.type = ''",
     *(_typed(f"i.{name}", _INT) for name in ("kind", "key", "create_time", "version")),
     _typed("i.id", _TEXT),
     _typed("i.uid", _BLOB, [16]),
@@ -78,6 +83,12 @@ class _Rule:
 
 _RULES = (
     _Rule(
+        "state",
+        "the cube's row holds a value of another type",
+        f"""SELECT 0, x'', 0 FROM cubes u
+        WHERE u.key = :cube AND {_typed("u.forked_from", _BLOB, [16], optional=True)}""",
+    ),
+    _Rule(
         "chain",
         "the commit's row holds a value of another type",
         f"SELECT NULL, 'commits/' || m.revision, m.revision FROM commits m WHERE m.cube = :cube AND {_COMMIT_TYPES}",
@@ -91,6 +102,14 @@ _RULES = (
         "state",
         "a version's row holds a value of another type",
         f"SELECT {_ITEM}, v.from_revision {_VERSIONS} WHERE i.cube = :cube AND {_VERSION_TYPES}",
+    ),
+    _Rule(
+        "state",
+        "the item's row is missing",
+        """SELECT NULL, named(v.change), v.from_revision FROM commits m
+        JOIN versions v ON v.key BETWEEN m.first_version AND m.first_version + m.change_count - 1
+        LEFT JOIN items i ON i.cube = m.cube AND i.kind = v.kind AND i.key = v.item
+        WHERE m.cube = :cube AND i.key IS NULL""",
     ),
     _Rule(
         "state",
@@ -152,6 +171,12 @@ _RULES = (
     ),
     _Rule(
         "blob",
+        "a blob of the content is noted for another cube",
+        f"""SELECT DISTINCT {_ITEM}, v.from_revision {_VERSIONS} JOIN content_blobs n ON n.content = v.content
+        WHERE i.cube = :cube AND n.cube IS NOT i.cube""",
+    ),
+    _Rule(
+        "blob",
         "the blob is kept for a content that the cube does not have",
         """SELECT NULL, 'blobs/' || n.digest, 0 FROM content_blobs n WHERE n.cube = :cube AND NOT EXISTS (
           SELECT 1 FROM contents c JOIN versions v ON v.item = c.item AND v.content = c.key
@@ -192,9 +217,18 @@ def _opens(salt: object, digest: object, commitment: object, payload: object) ->
     return hashlib.sha256(salt + digest).digest() == commitment
 
 
+def _named(change: object) -> str:
+    """Returns the item that a change names; empty for the cube, and for what is no change."""
+    try:
+        return Change.FromString(change).name if isinstance(change, bytes) else ""
+    except DecodeError:
+        return ""
+
+
 def misfits(connection: sqlite3.Connection, cube: int, limit: int) -> list[Misfit]:
     """Returns the misfits of a cube; see `Reader.misfits`."""
     connection.create_function("opens", 4, _opens, deterministic=True)
+    connection.create_function("named", 1, _named, deterministic=True)
     found: list[Misfit] = []
     for rule in _RULES:
         rows = connection.execute(f"{rule.query} LIMIT :limit", {"cube": cube, "limit": limit - len(found)})

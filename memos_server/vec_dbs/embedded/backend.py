@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from memos_server.telemetry.probing import try_folder
-from memos_server.vec_dbs.base import IndexBatch, IndexQuery, IndexResult, IndexStats
+from memos_server.vec_dbs.base import IndexBatch, IndexEntry, IndexQuery, IndexResult, IndexStats
 from memos_server.vec_dbs.embedded import snapshot
 from memos_server.vec_dbs.embedded.cube_index import BatchRefusedError, CubeIndex
 from memos_server.vec_dbs.embedded.locks import ReadWriteLock
@@ -153,12 +153,12 @@ class EmbeddedIndex:
 
         return await self._run(work)
 
-    async def contents(self, cube_uid: str, revision: int) -> Mapping[str, tuple[int, bytes | None, int, bool]]:
-        """Returns the versions that are current at a revision."""
+    async def entries(self, cube_uid: str) -> tuple[int, Sequence[IndexEntry]]:
+        """Returns the indexed revision and all versions."""
 
-        def work() -> Mapping[str, tuple[int, bytes | None, int, bool]]:
+        def work() -> tuple[int, Sequence[IndexEntry]]:
             with self._reading(cube_uid) as (_, cube, _):
-                return cube.listing(revision)
+                return cube.revision, cube.entries()
 
         return await self._run(work)
 

@@ -82,6 +82,12 @@ class VectorRows:
                 chunk[rows[low:high] - number * CHUNK_ROWS] = stacked[low:high]
                 self.stamps[number] += 1
 
+    def row(self, row: int) -> NDArray[np.float32]:
+        """Returns the vector at a row that has one."""
+        number, offset = divmod(row, CHUNK_ROWS)
+        vector: NDArray[np.float32] = self.chunks[number][offset]
+        return vector
+
     def clear(self, rows: Sequence[int]) -> None:
         """Overwrites rows with zeros."""
         for row in rows:

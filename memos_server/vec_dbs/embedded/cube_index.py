@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from memos_server.vec_dbs.base import OPEN, IndexBatch, IndexContent, IndexVersion
+from memos_server.vec_dbs.base import OPEN, IndexBatch, IndexContent, IndexEntry, IndexVersion
 from memos_server.vec_dbs.embedded.columns import Column, VectorRows
 from memos_server.vec_dbs.embedded.postings import Postings
 
@@ -250,20 +251,29 @@ class CubeIndex:
         versions = self.versions
         return np.flatnonzero((versions.since.values <= revision) & (versions.until.values > revision))
 
-    def listing(self, revision: int) -> Mapping[str, tuple[int, bytes | None, int, bool]]:
-        """Returns uid -> (from_revision, content key, state, has a vector) of the versions current at a revision."""
-        versions = self.versions
-        rows = self.current(revision)
-        uids: list[bytes] = self.items.uid.values[versions.item.values[rows]].tolist()
-        since: list[int] = versions.since.values[rows].tolist()
-        states: list[int] = versions.state.values[rows].tolist()
-        contents: list[int] = versions.content.values[rows].tolist()
-        keys = self.contents.keys
-        has_vector: list[bool] = [*self.contents.has_vector.values.tolist(), False]
-        return {
-            uid.decode(): (revision, None if content == NONE else keys[content], state, has_vector[content])
-            for uid, revision, content, state in zip(uids, since, contents, states, strict=True)
-        }
+    def entries(self) -> list[IndexEntry]:
+        """Returns what is held of every version."""
+        versions, keys = self.versions, self.contents.keys
+        uids = [uid.decode() for uid in self.items.uid.values.tolist()]
+        columns = (
+            versions.item,
+            versions.since,
+            versions.until,
+            versions.content,
+            versions.state,
+            versions.sensitivity,
+        )
+        vectors = [b""] * len(keys)
+        for ordinal in np.flatnonzero(self.contents.has_vector.values).tolist():
+            vectors[ordinal] = hashlib.sha256(self.vectors.row(ordinal).astype("<f4").tobytes()).digest()
+        return [
+            IndexEntry(uids[item], since, until, None, state, label, b"")
+            if content == NONE
+            else IndexEntry(uids[item], since, until, keys[content], state, label, vectors[content])
+            for item, since, until, content, state, label in zip(
+                *(column.values.tolist() for column in columns), strict=True
+            )
+        ]
 
     @property
     def nbytes(self) -> int:
