@@ -72,6 +72,10 @@ check-proto: .venv/.setup-dev ## Check that generating again changes no byte (ne
 bench: .venv/.setup-dev ## Measure speed beside limits and rivals (15 minutes); BENCH="--only get --quick --data DIR"
 	@$(BIN)/python benches/bench.py --json bench.json $(BENCH)
 
+.PHONY: soak
+soak: .venv/.setup-dev ## Load a server for an hour at 80% of its peak, and watch its memory; SOAK="--minutes 10"
+	@$(BIN)/python benches/soak.py --json soak.json --plot soak.png $(SOAK)
+
 .PHONY: ci
 ci: ## Run everything that a change must pass (at most 30 minutes)
 	@.ci/run

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from memos_server import names
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_DELETED, MEMORY_STATE_PURGED
@@ -91,7 +92,8 @@ class Mos:
     access: AccessChanges = field(default_factory=AccessChanges)
     calls: CallCounts = field(default_factory=CallCounts)
     draining: bool = False
-    _blob_locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    # A lock lives as long as somebody holds it or waits for it.
+    _blob_locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
         """Runs work on a snapshot of the record; `brief` work looks up a few rows by their keys."""

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -69,7 +70,8 @@ class IndexKeeper:
         self._index = index
         self._types = types
         self._wait_s = wait_s
-        self._locks: dict[str, asyncio.Lock] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: dict[str, asyncio.Task[int]] = {}
         self._soon: dict[str, asyncio.TimerHandle] = {}
         self._behind: dict[str, str] = {}

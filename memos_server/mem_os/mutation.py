@@ -55,7 +55,7 @@ Respond = Callable[[Reader, str, int], Awaitable[R]]
 async def replayed(
     txn: Reader, call: Call, resource: str, request: Message | bytes, request_id: str
 ) -> RequestRow | None:
-    """Returns what the request_id was used for, when the request, or the digest of one that came in pieces, is the same.
+    """Returns what the request_id was used for, when the request, or the digest of one in pieces, is the same.
 
     Raises:
         MipError: REQUEST_ID_REUSED when it was another one.
