@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from memos_server import names
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import OPEN, CubeRow, Reader, Version
@@ -57,6 +58,9 @@ def compare_entry(version: Version, vector: bytes | None, resource: str, replay:
 
 def compare_rest(cube: CubeRow, replay: Replay) -> None:
     """Names what the index holds and the log does not."""
+    if replay.indexed > cube.revision:
+        message = f"the index has seen revision {replay.indexed}, which the log does not have: its tail was cut off"
+        replay.found("head", names.cube_name(cube.id), replay.indexed, message)
     known = {item.uid: name for name, item in replay.items.items()}
     for uid, revision in sorted(replay.entries):
         if revision <= cube.revision:

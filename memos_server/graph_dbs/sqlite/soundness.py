@@ -66,7 +66,11 @@ _CONTENT_TYPES = _any(
     _typed("c.payload", _BLOB),
 )
 _BLOB_TYPES = _any(
-    _typed("b.digest", _TEXT), _typed("b.size", _INT), _typed("b.time", _INT), "b.doomed NOT IN (0, 1)", "b.size < 0"
+    _typed("b.digest", _TEXT),
+    _typed("b.size", _INT),
+    _typed("b.time", _INT),
+    "(b.doomed IN (0, 1)) IS NOT 1",
+    "b.size < 0",
 )
 _ITEM = "i.kind, CAST(i.id AS BLOB)"
 _VERSIONS = "FROM items i JOIN versions v ON v.item = i.key"
