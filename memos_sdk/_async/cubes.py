@@ -8,8 +8,9 @@ from typing import Any
 from memos_sdk import _stubs
 from memos_sdk._async.caller import LONG_TIMEOUT, AsyncCaller
 from memos_sdk._async.cube import AsyncCube
-from memos_sdk._core.build import UNSET, Unset, labels_of
+from memos_sdk._core.build import labels_of
 from memos_sdk._core.names import cube_name
+from memos_sdk._core.unset import UNSET, Unset
 from memos_sdk.errors import AlreadyExists, UsageError
 from memos_sdk.models import Commit, CubeInfo, Mutation
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from memos_sdk._core.convert import VALUE_ERRORS, enum_number, is_generated, timestamp, to_wire, unfit
 from memos_sdk._core.names import child_name, principal_name
+from memos_sdk._core.unset import Unset
 from memos_sdk._gen import wire
 from memos_sdk.errors import UsageError
 from memos_sdk.models import Memory, Session
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 
 MemoryLike: TypeAlias = str | Mapping[str, Any] | Memory
 NameLike: TypeAlias = str | Memory
-
-
-class Unset:
-    """The type of UNSET, which stands for an argument that was not given; None is a value of its own: cleared."""
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET = Unset()
 
 
 def memory_name(cube: str, value: NameLike) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from typing import Any
 
 from google.protobuf.message import Message
 
 from memos_sdk._core.convert import as_time, enum_name, is_generated, to_wire
 from memos_sdk._core.pool import wire_type
+from memos_sdk._core.text_form import time_text
 
 
 def to_json(message: Any) -> dict[str, Any]:
@@ -43,13 +42,3 @@ def _single(field: Any, value: Any) -> Any:
     if field.enum_type is not None:
         return enum_name(field.enum_type.full_name.removeprefix("mip.v1."), value)
     return value
-
-
-def time_text(value: datetime.datetime) -> str:
-    """Returns a time in RFC 3339, in UTC, to the microsecond."""
-    return value.astimezone(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def dumps(value: Any) -> str:
-    """Returns JSON text on one line."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)

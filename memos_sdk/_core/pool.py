@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.internal import enum_type_wrapper
 
 _PACKAGE = "mip.v1."
+_PROTOSET = Path(__file__).resolve().parent.parent / "_gen" / "mip.protoset"
 
 
 @functools.cache
@@ -49,7 +50,7 @@ def message_type(full_name: str) -> Any:
 @functools.cache
 def _pool() -> Any:
     pool = descriptor_pool.DescriptorPool()
-    for file in _files(resources.files("memos_sdk._gen").joinpath("mip.protoset").read_bytes()):
+    for file in _files(_PROTOSET.read_bytes()):
         pool.AddSerializedFile(file)
     return pool
 

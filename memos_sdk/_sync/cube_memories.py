@@ -15,10 +15,8 @@ from memos_sdk._sync.caller import BULK_TIMEOUT, LONG_TIMEOUT
 from memos_sdk._sync.cube_base import CubeBase
 from memos_sdk._sync.transport import each, sleep
 from memos_sdk._core.build import (
-    UNSET,
     MemoryLike,
     NameLike,
-    Unset,
     as_of_revision,
     memory_name,
     new_memory,
@@ -26,6 +24,7 @@ from memos_sdk._core.build import (
 )
 from memos_sdk._core.bulk import COMMIT_MEMORIES, BulkFrames, Ids, Names, part_request_id
 from memos_sdk._core.convert import enum_number
+from memos_sdk._core.unset import UNSET, Unset
 from memos_sdk._gen import wire
 from memos_sdk.errors import MipError, UsageError
 from memos_sdk.models import AddSummary, Commit, Memory, Mutation, SealedMemory, Session

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,9 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.table import Table
 from rich.text import Text
 
-from memos_sdk import TLS, Client, HeadStore
-from memos_sdk._core.json_form import to_json
-from memos_sdk.models import View
+if TYPE_CHECKING:
+    from memos_sdk import Client
 
 _PANEL = "Connection and output"
 
@@ -107,6 +106,9 @@ class Cli:
     def client(self) -> Client:
         """The client, which remembers heads from one run to the next."""
         if self._client is None:
+            # Imported by the first call: help and completion need none of it.
+            from memos_sdk import TLS, Client, HeadStore
+
             options = self.options
             tls: bool | TLS | None = options.tls
             if options.tls_ca or options.tls_cert or options.tls_key:
@@ -214,9 +216,11 @@ def common_annotations() -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """Returns a value as JSON values."""
-    if isinstance(value, View):
+    if hasattr(value, "to_dict") and hasattr(value, "message"):
         return value.to_dict()
     if hasattr(value, "_betterproto"):
+        from memos_sdk._core.json_form import to_json
+
         return to_json(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from memos_sdk import Commit, Cube, CubeInfo, Mutation, WatchEvent
-from memos_sdk._core.build import UNSET
-from memos_sdk._core.json_form import dumps, time_text
+from memos_sdk._core.text_form import dumps, time_text
+from memos_sdk._core.unset import UNSET
 from memos_sdk.cli.context import Cli, command, plain
 from memos_sdk.cli.parsing import CubeArgument, RequestIdOption, YesOption, confirm, parse_labels
 from memos_sdk.errors import UsageError
+
+if TYPE_CHECKING:
+    from memos_sdk import Commit, Cube, CubeInfo, Mutation, WatchEvent
 
 T = TypeVar("T")
 Revision = Annotated[int, typer.Argument(help="A revision of the cube's log.", min=1)]

@@ -12,17 +12,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from memos_sdk import Client, Cube, Memory
 from memos_sdk.cli.context import Cli, clean, command
 from memos_sdk.cli.cubes import when
 from memos_sdk.cli.embedded import EmbeddedServer
 from memos_sdk.documents import read_pieces
 from memos_sdk.errors import DataLoss, UsageError
+
+if TYPE_CHECKING:
+    from memos_sdk import Client, Cube, Memory
 
 _QUERY = "How can a bad change be undone?"
 _ADDITION = "Corrected in the demo: the reader should also see the page about verification."

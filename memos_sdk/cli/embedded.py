@@ -11,9 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from memos_sdk import Client, RetryPolicy
 from memos_sdk.errors import FailedPrecondition, MipError, Unavailable
+
+if TYPE_CHECKING:
+    from memos_sdk import Client
 
 _WAIT_SECONDS = 60.0
 
@@ -59,6 +62,8 @@ class EmbeddedServer:
         Raises:
             Unavailable: The server ended, or does not answer in time; the message shows what it printed last.
         """
+        from memos_sdk import Client, RetryPolicy
+
         deadline = time.monotonic() + _WAIT_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memos_sdk import Traversal
 from memos_sdk.cli.context import Cli, command
 from memos_sdk.cli.parsing import AsOfOption, CauseOption, CubeArgument, RequestIdOption
+
+if TYPE_CHECKING:
+    from memos_sdk import Traversal
 
 TypeOption = Annotated[str, typer.Option("--type", help="PARENT_OF, RELATES_TO, DERIVED_FROM, or a word of your own.")]
 TypesOption = Annotated[list[str] | None, typer.Option("--type", help="Only this type; may be repeated.")]

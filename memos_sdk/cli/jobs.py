@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memos_sdk import Job, JobState
 from memos_sdk.cli.context import Cli, command
 from memos_sdk.cli.cubes import when
 from memos_sdk.cli.parsing import CubeArgument, RequestIdOption
 
+if TYPE_CHECKING:
+    from memos_sdk import Job
+
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, cubes/CUBE/jobs/ID.")]
-_OPEN = (JobState.UNSPECIFIED, JobState.PENDING, JobState.RUNNING)
+_OPEN = ("UNSPECIFIED", "PENDING", "RUNNING")
 
 
 def register(app: typer.Typer) -> None:
@@ -48,16 +50,16 @@ def wait(
     left = seconds
     found = cli.client.jobs.get(job)
     with cli.progress(found.kind or "job", found.total or None) as advance:
-        while found.state in _OPEN and left > 0:
+        while found.state.name in _OPEN and left > 0:
             # Short waits, so that the bar moves.
             pause = min(2.0, left)
             found = cli.client.jobs.wait(job, seconds=pause)
             advance(found.done)
             left -= pause
     cli.emit(found, lambda: _show(cli, found))
-    if found.state in _OPEN:
+    if found.state.name in _OPEN:
         raise typer.Exit(6)
-    if found.state != JobState.SUCCEEDED:
+    if found.state.name != "SUCCEEDED":
         raise typer.Exit(1)
 
 

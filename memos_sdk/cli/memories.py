@@ -7,12 +7,11 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memos_sdk import Memory, Mutation, SearchResult
-from memos_sdk._core.build import UNSET
+from memos_sdk._core.unset import UNSET
 from memos_sdk.cli.context import Cli, clean, command
 from memos_sdk.cli.cubes import show_purge, take, when
 from memos_sdk.cli.parsing import (
@@ -29,6 +28,9 @@ from memos_sdk.cli.parsing import (
 )
 from memos_sdk.documents import read_pieces
 from memos_sdk.errors import UsageError
+
+if TYPE_CHECKING:
+    from memos_sdk import Memory, Mutation, SearchResult
 
 TagOption = Annotated[list[str] | None, typer.Option("--tag", "-t", help="A tag; may be repeated.")]
 LabelOption = Annotated[list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label.")]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from memos_sdk import Session
 from memos_sdk.cli.context import Cli, command
 from memos_sdk.cli.cubes import when
 from memos_sdk.cli.parsing import CubeArgument, RequestIdOption, parse_labels
+
+if TYPE_CHECKING:
+    from memos_sdk import Session
 
 SessionArgument = Annotated[str, typer.Argument(metavar="SESSION", help="The session's id or name.")]
 
