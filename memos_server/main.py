@@ -7,10 +7,12 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import _async as health_aio
@@ -23,6 +25,7 @@ from memos_server.api.endpoints import Server
 from memos_server.api.page_tokens import PageTokens
 from memos_server.api.quotas import Quotas
 from memos_server.api.server import build, services, set_dependency, set_serving
+from memos_server.api.status import from_exception
 from memos_server.api.tokens import TokenSigner, audience_of
 from memos_server.blob_stores.base import BlobStore
 from memos_server.configs.backends import load_backend
@@ -47,6 +50,7 @@ from memos_server.mem_os.stats import server_stats
 from memos_server.mem_os.vitals import RECORD, Dependency, Vitals
 from memos_server.mem_scheduler.jobs import JobRunner
 from memos_server.memories.registry import MemoryTypes
+from memos_server.telemetry.probing import explained
 from memos_server.telemetry.prometheus import Metrics
 from memos_server.telemetry.tracing import Tracing
 from memos_server.vec_dbs.base import SearchIndex
@@ -102,40 +106,52 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         SetupError: The folder is in use, the port is taken, a backend is missing, TLS is needed.
         MipError: The record is damaged, or the disk is full.
     """
-    credentials = server_credentials(settings)
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(DataFolder(settings.data))
-        tracing = Tracing(settings.tracing) if settings.tracing.endpoint is not None else None
-        if tracing is not None:
-            stack.push_async_callback(asyncio.to_thread, tracing.close)
-        data = str(settings.data)
-        store: RecordStore = load_backend("memos.graph_dbs", settings.record.backend, data, **settings.record.config)
-        await store.open()
-        stack.push_async_callback(store.close)
-        folder.up_to_date()
-        signer = TokenSigner.open(folder.token_key, audience_of(folder.token_key))
-        await _ensure_admin(store, folder, signer)
-        mos = await _parts(settings, folder, store, signer, stack)
-        quotas = _quotas(settings)
-        accounts = Accounts(store, signer, quotas, client_certificates=settings.tls.client_ca is not None)
-        server, status = build(Server(mos, accounts, RefusedCalls(store), quotas), tracing=tracing)
-        address = _listen(server, settings, credentials)
-        await server.start()
-        stack.push_async_callback(_drain, server, status, mos)
-        if settings.metrics.listen is not None:
-            metrics = Metrics(settings.metrics, partial(_stats_from_thread, mos, asyncio.get_running_loop()))
-            stack.push_async_callback(asyncio.to_thread, metrics.close)
-            _LOG.info("metrics are at http://%s/metrics", metrics.address)
-        mos.jobs.start()
-        mos.vitals.changed = partial(_dependency_changed, status, mos)
-        mos.vitals.start()
-        stack.push_async_callback(mos.vitals.close)
-        housekeeping = asyncio.create_task(_housekeeping(mos), name="housekeeping")
-        stack.callback(housekeeping.cancel)
-        folder.write_server_info(_on_this_machine(address), credentials is not None)
-        stack.callback(folder.remove_server_info)
-        await set_serving(status, mos.vitals.serves())
-        yield Running(address, mos, folder)
+        try:
+            running = await _started(settings, stack)
+        except OSError as error:
+            raise explained(Path(error.filename or settings.data), error) from error
+        except sqlite3.DatabaseError as error:
+            raise from_exception(error) from error
+        yield running
+
+
+async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
+    """Starts everything and returns it; what the stack holds then ends it."""
+    credentials = server_credentials(settings)
+    folder = stack.enter_context(DataFolder(settings.data))
+    tracing = Tracing(settings.tracing) if settings.tracing.endpoint is not None else None
+    if tracing is not None:
+        stack.push_async_callback(asyncio.to_thread, tracing.close)
+    data = str(settings.data)
+    store: RecordStore = load_backend("memos.graph_dbs", settings.record.backend, data, **settings.record.config)
+    # First, so that what a failed start has opened is closed.
+    stack.push_async_callback(store.close)
+    await store.open()
+    folder.up_to_date()
+    signer = TokenSigner.open(folder.token_key, audience_of(folder.token_key))
+    await _ensure_admin(store, folder, signer)
+    mos = await _parts(settings, folder, store, signer, stack)
+    quotas = _quotas(settings)
+    accounts = Accounts(store, signer, quotas, client_certificates=settings.tls.client_ca is not None)
+    server, status = build(Server(mos, accounts, RefusedCalls(store), quotas), tracing=tracing)
+    address = _listen(server, settings, credentials)
+    await server.start()
+    stack.push_async_callback(_drain, server, status, mos)
+    if settings.metrics.listen is not None:
+        metrics = Metrics(settings.metrics, partial(_stats_from_thread, mos, asyncio.get_running_loop()))
+        stack.push_async_callback(asyncio.to_thread, metrics.close)
+        _LOG.info("metrics are at http://%s/metrics", metrics.address)
+    mos.jobs.start()
+    mos.vitals.changed = partial(_dependency_changed, status, mos)
+    mos.vitals.start()
+    stack.push_async_callback(mos.vitals.close)
+    housekeeping = asyncio.create_task(_housekeeping(mos), name="housekeeping")
+    stack.callback(housekeeping.cancel)
+    folder.write_server_info(_on_this_machine(address), credentials is not None)
+    stack.callback(folder.remove_server_info)
+    await set_serving(status, mos.vitals.serves())
+    return Running(address, mos, folder)
 
 
 def _quotas(settings: Settings) -> Quotas:

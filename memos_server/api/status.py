@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import secrets
 import sqlite3
 from typing import Final
@@ -33,6 +34,12 @@ _MAX_DETAIL_BYTES: Final = 256
 _LOG: Final = logging.getLogger(__name__)
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FAILING: Final = frozenset({errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ESTALE})
+"""What the disk of the data folder answers when it fails or turned read-only."""
+
+_SQLITE_FAILING: Final = frozenset(
+    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
+)
 _SQLITE_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
@@ -120,6 +127,8 @@ def _translated(error: BaseException) -> MipError | None:
     if isinstance(error, DecodeError | UnicodeDecodeError):
         return MipError("MALFORMED_MESSAGE", "The message does not parse")
     if isinstance(error, OSError):
+        if error.errno in _FAILING:
+            return _storage_fails(os.strerror(error.errno or 0))
         return _storage_full(error) if error.errno in _FULL else None
     if isinstance(error, sqlite3.DatabaseError):
         return _from_sqlite(error)
@@ -129,6 +138,12 @@ def _translated(error: BaseException) -> MipError | None:
 def _storage_full(error: BaseException) -> MipError:
     _LOG.error("the disk or the quota is full: %s", type(error).__name__)
     return MipError("STORAGE_FULL", "The disk of the data folder is full; the call changed nothing")
+
+
+def _storage_fails(how: str) -> MipError:
+    message = f"The data folder cannot be read or written ({how}); look for errors of the disk"
+    _LOG.error("%s", message)
+    return MipError("BACKEND_UNAVAILABLE", message, retry_after_s=5.0)
 
 
 def _from_sqlite(error: sqlite3.DatabaseError) -> MipError | None:
@@ -143,6 +158,8 @@ def _from_sqlite(error: sqlite3.DatabaseError) -> MipError | None:
     if code == sqlite3.SQLITE_CANTOPEN:
         _LOG.error("the record cannot be opened")
         return MipError("BACKEND_UNAVAILABLE", "The record cannot be opened", retry_after_s=1.0)
+    if code in _SQLITE_FAILING:
+        return _storage_fails(getattr(error, "sqlite_errorname", "SQLITE_IOERR"))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return MipError("BACKEND_UNAVAILABLE", "The record is busy", retry_after_s=1.0)
     return None

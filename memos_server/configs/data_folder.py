@@ -257,9 +257,11 @@ class DataFolder:
         if self._lock is None:
             return
         self.remove_server_info()
-        os.ftruncate(self._lock, 0)
-        os.close(self._lock)
-        self._lock = None
+        lock, self._lock = self._lock, None
+        # A number that stays on a disk that takes no writes misleads nobody: the lock itself is the process's.
+        with suppress(OSError):
+            os.ftruncate(lock, 0)
+        os.close(lock)
 
     def __enter__(self) -> DataFolder:
         """Opens the folder."""
@@ -284,7 +286,9 @@ class DataFolder:
 
     def remove_server_info(self) -> None:
         """Removes what `write_server_info` wrote."""
-        self.server_info.unlink(missing_ok=True)
+        # On a disk that turned read-only it stays, and names a server that does not answer, as after a crash.
+        with suppress(OSError):
+            self.server_info.unlink(missing_ok=True)
 
     def read_server_info(self) -> ServerInfo | None:
         """Returns where the running server is found; None when none runs or the file is damaged."""

@@ -3,7 +3,8 @@
 The model is POSIX at its strictest. A file's bytes and size are durable after an fsync of the file, an entry of a
 folder (creation, rename, removal) after an fsync of the folder; nothing else is. Of what was not synced, any part may
 have reached the disk: single sectors of a write, single entries, in any order. A sync covers what happened before it
-began. Only a sector is written as a whole, and bytes outside a write stay as they are (SQLite's powersafe overwrite).
+began. One that fails has lost what it was to write, and no later one writes it, as on Linux. Only a sector is written
+as a whole, and bytes outside a write stay as they are (SQLite's powersafe overwrite).
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ class Event(NamedTuple):
     """Something that happened to the disk, or (`note`) was known outside when it did.
 
     Attributes:
-        kind: `entry` (a name in a folder), `gone`, `rename`, `write`, `truncate`, `sync`, `shm` or `note`.
+        kind: `entry` (a name in a folder), `gone`, `rename`, `write`, `truncate`, `sync`, `lost` (a sync of a file
+            failed), `shm` or `note`.
         node: The number of the file or folder that it happened to.
-        data: `entry`: (name, number, is a folder); `gone`: name; `rename`: (old name, new name); `write`: (offset,
-            bytes); `truncate`: size; `sync`: how many events had happened when it began; `shm`: (name, bytes) of
-            SQLite's shared memory; `note`: anything.
+        data: `entry`: (name, number, is a folder); `gone`: name; `rename`: (old name, new name, number); `write`:
+            (offset, bytes); `truncate`: size; `sync` and `lost`: how many events had happened when it began; `shm`:
+            (name, bytes) of SQLite's shared memory; `note`: anything.
     """
 
     kind: str
@@ -96,6 +98,9 @@ class Disk:
                 self._shared.setdefault(event.data[0], []).append(event.data[1])
             elif event.kind == "sync":
                 self._sync(self._nodes[event.node], event.data)
+            elif event.kind == "lost":
+                node = self._nodes[event.node]
+                node.pending = [late for late in node.pending if late[0] >= event.data]
             else:
                 if event.kind == "entry":
                     self._nodes.setdefault(event.data[1], _Node(folder=event.data[2]))

@@ -1,4 +1,4 @@
-"""Real servers that start in a fraction of a second: one process imports everything once, and each server is a fork of it.
+"""Real servers that start in a fraction of a second: one process imports everything, and each server is a fork of it.
 
 with Nursery() as nursery:
     server = nursery.server(folder)

@@ -69,7 +69,13 @@ class Recorder:
 
     def fault(self, operation: str, path: str) -> int:
         """See Watcher."""
-        return self.fault_of(operation, os.path.relpath(path, self.root)) if self.covers(path) else 0
+        if not self.covers(path):
+            return 0
+        number = self.fault_of(operation, os.path.relpath(path, self.root))
+        if number and operation == "sync" and not os.path.isdir(path):
+            with self._lock:
+                self.events.append(Event("lost", self._nodes[path], len(self.events)))
+        return number
 
     def begins(self) -> int:
         """See Watcher."""

@@ -9,6 +9,7 @@ everything it had promised by then (promises.py). Servers that leave out a sync 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import re
@@ -29,6 +30,7 @@ from tests.durability import promises, vfs
 from tests.durability.disk import Disk, Event
 from tests.durability.promises import Promised
 from tests.durability.recorder import Recorder, recording
+from tests.support.mip import Mip, RpcError
 
 SEED = int(os.environ.get("MEMOS_TEST_SEED", "20261121"))
 
@@ -205,6 +207,43 @@ async def test_what_a_killed_server_had_not_synced_is_synced_before_it_is_acknow
             image = tmp_path / f"image-{number}-{position}"
             assert await _trial(image, run, disk, rng, 0.0, shared=False) == []
     assert repeated
+
+
+async def test_what_a_failed_sync_lost_is_written_anew_before_it_is_acknowledged(tmp_path: Path) -> None:
+    """The kernel forgets what it could not write, and reports success the next time (Linux, since ever)."""
+    (tmp_path / "disk").mkdir()
+    recorder = Recorder(tmp_path / "disk")
+    rng = random.Random(SEED)
+    failed = 0
+
+    def fails(operation: str, path: str) -> int:
+        nonlocal failed
+        if operation != "sync" or rng.random() > 0.2:
+            return 0
+        failed += 1
+        return errno.EIO
+
+    async def persistent(mip: Mip, writer: str, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await promises.write(mip, f"{writer}x{rng.randrange(10**9)}", note, random.Random(rng.random()), stop)
+            except RpcError as error:
+                if error.reason != "BACKEND_UNAVAILABLE":
+                    raise
+
+    with recording(recorder):
+        world = World(tmp_path / "disk" / "data")
+        await world.start()
+        stop = asyncio.Event()
+        note = _until(stop, recorder, 150)
+        await promises.begin(world.admin, note)
+        recorder.fault_of = fails
+        await asyncio.gather(*(persistent(world.admin, f"w{number}", stop) for number in range(4)))
+        recorder.fault_of = lambda operation, path: 0
+        token = (world.data / "admin.token").read_text().strip()
+        await world.stop()
+    assert failed > 10
+    assert await lose_power(tmp_path, Run(recorder.events, token), 20) == []
 
 
 def _less_synchronous(patch: pytest.MonkeyPatch, mode: str) -> None:

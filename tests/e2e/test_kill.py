@@ -29,14 +29,11 @@ async def life(server: Server, promised: Promised, rng: random.Random) -> None:
         assert await promises.broken(clients[0], promised, rng, address) == []
         stop = asyncio.Event()
         await promises.begin(clients[0], lambda note: promised.add([note]))
-        tasks = [
-            asyncio.create_task(
-                promises.write(
-                    client, f"k{number}", lambda note: promised.add([note]), random.Random(rng.random()), stop
-                )
-            )
-            for number, client in enumerate(clients)
-        ]
+        tasks = []
+        for number, client in enumerate(clients):
+            chance = random.Random(rng.random())
+            load = promises.write(client, f"k{number}", lambda note: promised.add([note]), chance, stop)
+            tasks.append(asyncio.create_task(load))
         await asyncio.sleep(rng.uniform(0.0, 0.25))
         assert server.end(signal.SIGKILL) == -signal.SIGKILL
         ended = await asyncio.gather(*tasks, return_exceptions=True)

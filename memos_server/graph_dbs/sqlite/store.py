@@ -27,7 +27,7 @@ from memos_server.graph_dbs.sqlite.reader import SqliteReader
 from memos_server.graph_dbs.sqlite.schema import drop_copies, migrate
 from memos_server.graph_dbs.sqlite.soundness import stray_rows
 from memos_server.graph_dbs.sqlite.writer import KeyCounters, SqliteWriter
-from memos_server.telemetry.probing import identity
+from memos_server.telemetry.probing import identity, try_folder
 
 T = TypeVar("T")
 
@@ -127,8 +127,13 @@ class SqliteRecordStore:
             connection.execute("PRAGMA wal_autocheckpoint = 4000")
             migrate(connection)
         except sqlite3.OperationalError as error:
-            reason = "STORAGE_FULL" if "full" in str(error) else "INTERNAL"
-            raise MipError(reason, f"the record {self._path} cannot be opened: {error}") from error
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                raise MipError("STORAGE_FULL", f"the disk of {self._path} is full; free some space there") from error
+            # SQLite does not say why it cannot open a file; its folder may.
+            try_folder(self._path.parent)
+            name = getattr(error, "sqlite_errorname", type(error).__name__)
+            message = f"the record {self._path} cannot be opened ({name}); look for errors of its disk"
+            raise MipError("BACKEND_UNAVAILABLE", message) from error
         except sqlite3.DatabaseError as error:
             raise MipError("DATA_CORRUPT", f"the record {self._path} is damaged ({error}); {_REPAIR}") from error
         self._writer = connection
