@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from memos_server import __version__
 from memos_server.configs.errors import SetupError
-from memos_server.configs.secret_files import fsync_folder, read_secret, write_file
+from memos_server.configs.secret_files import fsync_folder, read_secret, read_small, write_file
 
 FORMAT_VERSION: Final = 1
 """The number of the format that this server writes. It reads this one and brings older ones up to date. Every migration
@@ -198,8 +198,7 @@ class DataFolder:
         """
         path = self.path / "FORMAT"
         try:
-            with path.open("rb") as file:
-                lines = file.read(256).decode("ascii", errors="replace").splitlines()
+            lines = read_small(path, 256).decode("ascii", errors="replace").splitlines()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -236,8 +235,7 @@ class DataFolder:
     def _record_number(self) -> int:
         """Returns the number that the record's file states in its header; 0 when there is no such header."""
         try:
-            with self.record.open("rb") as file:
-                header = file.read(100)
+            header = read_small(self.record, 100)
         except OSError:
             # Whoever opens the record says what is wrong with it.
             return 0
@@ -293,22 +291,25 @@ class DataFolder:
     def read_server_info(self) -> ServerInfo | None:
         """Returns where the running server is found; None when none runs or the file is damaged."""
         try:
-            value = json.loads(self.server_info.read_bytes())
+            value = json.loads(read_small(self.server_info))
             return ServerInfo(str(value["address"]), int(value["pid"]), bool(value["tls"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def index_version(self) -> str:
         """Returns the version of what the indexes hold; empty when there is none, or it cannot be read."""
         try:
-            return (self.index / "VERSION").read_bytes().decode("ascii", "replace")
+            return read_small(self.index / "VERSION", 64).decode("ascii", "replace")
         except OSError:
             return ""
 
     def set_index_version(self, version: str) -> None:
         """Writes the version of what the indexes hold, durably."""
-        self.index.mkdir(mode=0o700, exist_ok=True)
-        write_file(self.index / "VERSION", version.encode("ascii"))
+        try:
+            self.index.mkdir(mode=0o700, exist_ok=True)
+            write_file(self.index / "VERSION", version.encode("ascii"))
+        except OSError as error:
+            raise self._not_writable(error) from error
 
     def page_token_key(self) -> bytes:
         """Returns the 32-byte key of page tokens, made at the first call.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -51,6 +52,28 @@ def create_secret(path: Path, data: bytes) -> None:
     write_file(path, data, 0o600)
 
 
+def read_small(path: Path, most: int = MAX_SECRET_BYTES) -> bytes:
+    """Returns at most `most` first bytes of a regular file. A pipe is not waited for, nor a device read without an end.
+
+    Raises:
+        OSError: It is absent, cannot be read, or is something else than a file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return _read(descriptor, most)
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    data = b""
+    while len(data) < most and (piece := os.read(descriptor, most - len(data))):
+        data += piece
+    return data
+
+
 def read_secret(path: Path) -> bytes:
     """Returns the bytes of a secret file.
 
@@ -61,8 +84,8 @@ def read_secret(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise SetupError(f"{path} cannot be read: {error.strerror}.", "Check the path and its owner.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SetupError(f"{path} is not a regular file.", "Put the secret itself there, not a link or a device.")
         if status.st_mode & 0o077:
@@ -70,7 +93,9 @@ def read_secret(path: Path) -> bytes:
                 f"{path} is readable or writable by others (mode {stat.S_IMODE(status.st_mode):04o}).",
                 f"Run `chmod 600 {path}`, and replace the secret if others may have read it.",
             )
-        data = file.read(MAX_SECRET_BYTES + 1)
+        data = _read(descriptor, MAX_SECRET_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > MAX_SECRET_BYTES:
         raise SetupError(f"{path} is larger than {MAX_SECRET_BYTES} bytes.", "Check that the path names the secret.")
     return data

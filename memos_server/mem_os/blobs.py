@@ -124,6 +124,9 @@ async def read_blob(mos: Mos, call: Call, request: ReadBlobRequest) -> AsyncIter
     cube, size = await mos.read(read)
     if request.offset > size:
         raise invalid_field("offset", f"must be at most the size, {size}")
+    if await mos.blobs.size(cube.uid, request.digest) not in (size, None):
+        # Before any byte of it is read: a file that has grown may have no end.
+        raise MipError("DATA_CORRUPT", "the stored blob does not have its size", metadata={"digest": request.digest})
     yield ReadBlobResponse(
         header=BlobHeader(parent=request.parent, digest=request.digest, size=size, offset=request.offset)
     )

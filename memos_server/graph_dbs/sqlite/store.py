@@ -9,6 +9,7 @@ connection of its own, on WAL snapshots.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -117,6 +118,9 @@ class SqliteRecordStore:
         return connection
 
     def _open(self) -> None:
+        for path in (self._path, *(self._path.with_name(f"{self._path.name}-{part}") for part in ("wal", "shm"))):
+            if os.path.lexists(path) and not path.is_file():
+                raise MipError("DATA_CORRUPT", f"{path} is not a regular file; {_REPAIR}")
         settle(self._path)
         try:
             connection = self._connect()

@@ -8,10 +8,13 @@ files that it does not name removed. Chunks of vectors that did not change keep 
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import secrets
 import shutil
+import stat
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +33,9 @@ FORMAT = 1
 
 MANIFEST = "manifest.json"
 MANIFEST_MAX = 16 << 20
+MAX_DIMENSION = 1 << 16
+"""The largest dimension of a vector that is read back: memory is reserved by it before a file is."""
+
 ALIGNMENT = 64
 DTYPES = frozenset({"<i4", "<i8", "<u2", "<f8", "|b1", "|u1", "|S36"})
 DAMAGE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
@@ -155,10 +161,10 @@ def read(folder: Path) -> tuple[CubeIndex, Saved] | None:
         SnapshotDamagedError: It holds one that cannot be used.
     """
     try:
-        size = (folder / MANIFEST).stat().st_size
-        if size > MANIFEST_MAX:
+        with _open(folder / MANIFEST) as file:
+            manifest = file.read(MANIFEST_MAX + 1)
+        if len(manifest) > MANIFEST_MAX:
             raise SnapshotDamagedError("the manifest is too large")
-        manifest = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         erase(folder)
         return None
@@ -185,7 +191,7 @@ def read(folder: Path) -> tuple[CubeIndex, Saved] | None:
 def erase(folder: Path) -> None:
     """Removes a cube's folder; the manifest first, so that what a crash leaves behind is no snapshot."""
     if folder.exists():
-        (folder / MANIFEST).unlink(missing_ok=True)
+        _remove(folder / MANIFEST)
         shutil.rmtree(folder)
         _sync_folder(folder.parent)
 
@@ -240,6 +246,8 @@ def _check_sizes(cube: CubeIndex) -> None:
 
 def _read_vectors(folder: Path, entries: list[dict[str, Any]], cube: CubeIndex, saved: Saved) -> None:
     dimension, size = cube.vectors.dimension, len(cube.contents.keys)
+    if not 0 <= dimension <= MAX_DIMENSION:
+        raise SnapshotDamagedError("no model has such a dimension")
     for number, entry in enumerate(entries):
         rows = min(CHUNK_ROWS, size - number * CHUNK_ROWS)
         if rows <= 0 or entry["size"] != rows * dimension * 4:
@@ -333,7 +341,7 @@ def _read_file(folder: Path, entry: Mapping[str, Any], into: NDArray[np.float32]
     name, size = str(entry["name"]), int(entry["size"])
     if os.sep in name or name.startswith("."):
         raise SnapshotDamagedError("a file lies outside the folder")
-    with open(folder / name, "rb", buffering=0) as file:
+    with _open(folder / name) as file:
         if os.fstat(file.fileno()).st_size != size:
             raise SnapshotDamagedError(f"{name} is cut off or has grown")
         buffer = np.empty(size, dtype=np.uint8) if into is None else into.reshape(-1).view(np.uint8)
@@ -348,10 +356,36 @@ def _read_file(folder: Path, entry: Mapping[str, Any], into: NDArray[np.float32]
     return buffer
 
 
+def _open(path: Path) -> io.FileIO:
+    """Opens a file to read. What is none is damage: nothing is followed elsewhere, waited for or read without an end.
+
+    Raises:
+        FileNotFoundError: There is nothing.
+        SnapshotDamagedError: It is a folder, a link, a pipe or a device.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise SnapshotDamagedError(f"{path.name} is not a regular file") from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise SnapshotDamagedError(f"{path.name} is not a regular file")
+    return io.FileIO(descriptor, "rb")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _remove_others(folder: Path, keep: set[str]) -> None:
     others = [path for path in folder.iterdir() if path.name not in keep]
     for path in others:
-        path.unlink()
+        _remove(path)
     if others:
         _sync_folder(folder)
 
