@@ -8,9 +8,9 @@ from memos_server.graph_dbs.base import Kind, NewContent, NewVersion, Version, r
 from memos_server.mem_cube import commitments
 
 
-def seal(payload: bytes, *, vector: bytes | None = None, blobs: tuple[str, ...] = ()) -> NewContent:
-    """Commits to content under a fresh salt."""
-    salt = commitments.new_salt()
+def seal(payload: bytes, *, vector: bytes | None = None, blobs: tuple[str, ...] = (), salt: bytes = b"") -> NewContent:
+    """Commits to content under a salt that was drawn for it alone; a fresh one where none is given."""
+    salt = salt or commitments.new_salt()
     digest = commitments.content_digest(payload)
     return NewContent(commitments.commitment(salt, digest), salt, digest, payload, vector, blobs)
 

@@ -18,6 +18,12 @@ def new_salt() -> bytes:
     return secrets.token_bytes(SALT_BYTES)
 
 
+def new_salts(count: int) -> list[bytes]:
+    """Returns so many salts, for one call of the system's random source, which costs more than all else of a salt."""
+    drawn = secrets.token_bytes(SALT_BYTES * count)
+    return [drawn[start : start + SALT_BYTES] for start in range(0, len(drawn), SALT_BYTES)]
+
+
 def content_digest(payload: bytes) -> bytes:
     """Returns SHA-256 over the exact bytes of a sealed content."""
     return hashlib.sha256(payload).digest()

@@ -23,6 +23,12 @@ def timestamp(microseconds: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=rest * 1000)
 
 
+def set_time(field: Timestamp, microseconds: int) -> None:
+    """Sets a Timestamp in place, at a fraction of the cost of making one."""
+    field.seconds = microseconds // 1_000_000
+    field.nanos = microseconds % 1_000_000 * 1000
+
+
 async def append_commit(
     txn: Writer,
     cube: int,

@@ -12,9 +12,10 @@ from memos_server._pb.mip.v1.memory_service_pb2 import AddMemoriesRequest, AddMe
 from memos_server.errors import invalid_field
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
 from memos_server.mem_cube.changes import added, seal
+from memos_server.mem_cube.commitments import new_salts
 from memos_server.mem_os.access import require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
-from memos_server.mem_os.embedding import embed_missing, take_supplied
+from memos_server.mem_os.embedding import embed_missing, take_all_supplied
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import commit_of, memory_message, visible_memories
 from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity, off_loop
@@ -43,13 +44,18 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
         cube = await locked_cube(txn, cube_id, request.expected_revision)
         versions = await new_versions(txn, call, cube, drafts)
         row = await commit(txn, call, cube, versions, cause=request.cause, request_id=request.request_id)
-        response = AddMemoriesResponse(
-            memories=[memory_message(cube_id, _as_stored(version, row)) for version in versions],
-            commit=Commit.FromString(row.header),
-        )
-        response.commit.name = names.commit_name(cube_id, row.revision)
-        response.commit.digest = row.digest
-        return Outcome(request.parent, cube, row.revision, response)
+
+        def build() -> AddMemoriesResponse:
+            response = AddMemoriesResponse(
+                memories=[memory_message(cube_id, _as_stored(version, row)) for version in versions],
+                commit=Commit.FromString(row.header),
+            )
+            response.commit.name = names.commit_name(cube_id, row.revision)
+            response.commit.digest = row.digest
+            return response
+
+        # The writer serves everybody: what need not be done in the transaction is done after it.
+        return Outcome(request.parent, cube, row.revision, build=lambda: off_loop(mos, build, request.memories))
 
     async def respond(txn: Reader, _: str, revision: int) -> AddMemoriesResponse:
         cube = await existing_cube(txn, cube_id, deleted=True)
@@ -92,11 +98,11 @@ async def drafts_of(
 
     def prepare() -> list[Draft]:
         drafts = []
+        vectors = take_all_supplied(memories, settings, field)
         for number, memory in enumerate(memories):
             path = f"{field}[{number}]"
-            vector = take_supplied(memory, settings, path)
             item = draft(mos.types, cube_id, memory, path)
-            item.vector = vector
+            item.vector = vectors[number]
             if item.id in taken:
                 raise invalid_field(f"{path}.name", "is given to two memories of the request", "INVALID_NAME")
             taken.add(item.id)
@@ -117,16 +123,17 @@ async def new_versions(txn: Writer, call: Call, cube: CubeRow, drafts: list[Draf
     await check_references(txn, call, cube, drafts)
     view = call.view(cube.id)
     versions = []
-    for item in drafts:
+    for item, salt in zip(drafts, new_salts(len(drafts)), strict=True):
         label = await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity)
-        require_level(view, label, cube.id, item.id)
+        if label > view.level:
+            require_level(view, label, cube.id, item.id)
         versions.append(
             added(
                 CHANGE_KIND_MEMORY_ADDED,
                 Kind.MEMORY,
                 item.id,
                 item.uid,
-                seal(item.payload, vector=item.vector, blobs=item.blobs),
+                seal(item.payload, vector=item.vector, blobs=item.blobs, salt=salt),
                 sensitivity=label,
                 owner=item.owner or call.principal,
             )

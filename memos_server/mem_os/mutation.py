@@ -35,13 +35,15 @@ class Outcome(Generic[R]):
         result: The name of the resource that it made or changed.
         cube: The cube that got a commit; None when none did.
         revision: The commit's revision; 0 when there is none.
-        response: The response, when the work has it at hand; else it is built by `respond`.
+        response: The response, when the work has it at hand; else it is built by `build` or `respond`.
+        build: Builds the response from what the work knows, outside the transaction; None leaves it to `respond`.
     """
 
     result: str
     cube: CubeRow | None = None
     revision: int = 0
     response: R | None = None
+    build: Callable[[], Awaitable[R]] | None = None
 
 
 class ChangedMeanwhileError(Exception):
@@ -119,6 +121,8 @@ async def mutate(
     outcome = await asyncio.shield(asyncio.create_task(take_effect()))
     if outcome.response is not None:
         return outcome.response
+    if outcome.build is not None:
+        return await outcome.build()
     return await mos.read(lambda txn: respond(txn, outcome.result, outcome.revision))
 
 

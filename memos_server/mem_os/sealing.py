@@ -142,15 +142,16 @@ async def check_references(
 async def inherited_sensitivity(txn: Reader, call: Call, cube: CubeRow, memory: Memory, asked: int) -> int:
     """Returns the label of a new version: what was asked for, but at least that of every memory that it derives from;
     SENSITIVITY_INTERNAL when nothing was asked for."""
-    prefix = f"{names.cube_name(cube.id)}/memories/"
     label = asked or SENSITIVITY_INTERNAL
+    if not memory.provenance:
+        return label
     sources: dict[str, set[str]] = {}
     for item in memory.provenance:
         if item.kind == PROVENANCE_KIND_MEMORY and names.matches(FORMAT_MEMORY_NAME, item.source):
             cube_id, memory_id = names.parse_memory(item.source)
             sources.setdefault(cube_id, set()).add(memory_id)
     for cube_id, ids in sources.items():
-        source_cube = cube if names.cube_name(cube_id) + "/memories/" == prefix else await txn.cube(cube_id)
+        source_cube = cube if cube_id == cube.id else await txn.cube(cube_id)
         if source_cube is None:
             continue
         view = call.view(cube_id)

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
-from uuid import UUID
 
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import (
@@ -57,8 +56,15 @@ def _uuid(blob: bytes | None) -> str:
 
 
 def uuid_bytes(text: str) -> bytes:
-    """Returns the 16 bytes of a UUID's text."""
-    return UUID(text).bytes
+    """Returns the 16 bytes of a UUID's canonical text.
+
+    Raises:
+        ValueError: It is none.
+    """
+    raw = bytes.fromhex(text.replace("-", ""))
+    if len(raw) != 16:
+        raise ValueError("not a UUID")
+    return raw
 
 
 def to_version(row: Sequence[Any]) -> Version:
