@@ -22,7 +22,7 @@ from memos_server.command_line import err, explained, settings_of, wants_json
 from memos_server.configs.errors import SetupError
 
 # Without the extra `server` this module must not be imported: `memos` then says what to install.
-for _needed in ("cryptography", "grpc_reflection", "jwt", "lark", "numpy", "pydantic_settings"):
+for _needed in ("cryptography", "grpc_reflection", "jwt", "lark", "numpy", "psutil", "pydantic_settings"):
     if importlib.util.find_spec(_needed) is None:
         raise ImportError(f"No module named {_needed!r}", name=_needed)
 

@@ -6,19 +6,25 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from memos_server import names
 from memos_server._pb.mip.v1.cube_service_pb2 import VerifyCubeRequest
+from memos_server.api.server import DEPENDENCY
 from memos_server.configs.data_folder import DataFolder
 from memos_server.configs.errors import SetupError
-from memos_server.configs.settings import Settings
+from memos_server.configs.settings import MetricsSettings, Settings, TracingSettings
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, PrincipalAccess, Reader
 from memos_server.main import LOCAL_ADMIN, load_embedder, serving
 from memos_server.mem_os.context import Call, Mos
 from memos_server.mem_os.verifying import verify_cube
+from memos_server.mem_os.vitals import DEPENDENCIES
 
 _STEP = 500
 _INDEX_WAIT_S = 3600.0
+_ANSWER_S = 5.0
 _RESTORE = "Restore the folder from a backup."
 
 
@@ -57,6 +63,7 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     running = folder.read_server_info()
     if running is not None and _answers(running.address):
         note = f"a server (pid {running.pid}) uses {folder.path} and listens on {running.address}"
+        checks += [] if running.tls else await _online(running.address)
         return [*checks, Check("folder", "ok", note), Check("record", "warn", "not checked: the server is running",
                 "Stop the server, or verify online with `memos cube verify`.")]  # fmt: skip
     try:
@@ -65,6 +72,24 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
         return [*checks, Check("folder", "fail", error.message, error.remedy)]
     except MipError as error:
         return [*checks, Check("record", "fail", error.message, _RESTORE)]
+
+
+async def _online(address: str) -> list[Check]:
+    """Asks a running server's health service, which needs no token, for what the server says does not work."""
+    checks = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for name in DEPENDENCIES:
+            request = health_pb2.HealthCheckRequest(service=f"{DEPENDENCY}{name}")
+            try:
+                answer = await health.Check(request, timeout=_ANSWER_S)
+            except grpc.RpcError:
+                # An older server, or one without this part.
+                continue
+            if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                text = "the running server says that it does not work"
+                checks.append(Check(name, "fail", text, "`memos top` says what is wrong with it, and so does its log."))
+    return checks
 
 
 def _answers(address: str) -> bool:
@@ -80,7 +105,9 @@ async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
     # A port of its own, on loopback, so that an examined folder is not served to anybody; and as much time as an index
     # needs, so that it is compared whole.
     patient = settings.search.model_copy(update={"index_wait_s": _INDEX_WAIT_S})
-    alone = settings.model_copy(update={"listen": "127.0.0.1:0", "search": patient})
+    # Nor does it send or show anything elsewhere, on the port of another server or to its collector.
+    silent = {"metrics": MetricsSettings(), "tracing": TracingSettings()}
+    alone = settings.model_copy(update={"listen": "127.0.0.1:0", "search": patient, **silent})
     checks: list[Check] = []
     async with serving(alone) as server:
         mos = server.mos

@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _MEASURE_EVERY_S = 60.0
 """How often the data folder's files are counted, which takes long where there are many."""
 
+DEPENDENCIES = ("record", "index", "blobs", "embedder")
 RECORD = "record"
 """The dependency without which no call of a cube can be answered."""
 
