@@ -147,7 +147,7 @@ class DataFolder:
         try:
             self._claim(lock)
             if self.check() is None:
-                self.write_format()
+                self.write_format(FORMAT_VERSION, THIS_SERVER)
             for folder in (self.index, self.blobs, self.models, self.token_key.parent):
                 folder.mkdir(mode=0o700, exist_ok=True)
             fsync_folder(self.path)
@@ -244,9 +244,9 @@ class DataFolder:
     def up_to_date(self) -> None:
         """States in `FORMAT` that everything is of this server's format, once the record is."""
         if self.format() != (FORMAT_VERSION, THIS_SERVER):
-            self.write_format()
+            self.write_format(FORMAT_VERSION, THIS_SERVER)
 
-    def write_format(self, number: int = FORMAT_VERSION, writer: str = THIS_SERVER) -> None:
+    def write_format(self, number: int, writer: str) -> None:
         """Writes `FORMAT`, durably."""
         write_file(self.path / "FORMAT", f"{number}\n{writer}\n".encode("ascii"))
 

@@ -70,14 +70,15 @@ async def test_a_second_start_changes_nothing(version: int, tmp_path: Path) -> N
 
 
 NEXT = """
-import asyncio, os, signal, sys
+import asyncio, os, resource, signal, sys
 from pathlib import Path
 from memos_server.configs import data_folder
 from memos_server.configs.settings import Settings
 from memos_server.graph_dbs.sqlite import schema, store
 from memos_server.main import serving
 
-# A server of the next version: its migration writes each content anew, and may be killed in the middle of it.
+# A server of the next version: its migration writes each content anew, and may be killed in the middle of it, or find
+# the disk full.
 data_folder.FORMAT_VERSION += 1
 data_folder.THIS_SERVER = "memos-mip 9.0.0"
 schema.MIGRATIONS.append(
@@ -86,6 +87,8 @@ schema.MIGRATIONS.append(
     "INSERT INTO later VALUES ('made by the next version');"
 )
 kill_at = int(sys.argv[2])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
 
 
 def interrupted(key, value):
@@ -117,11 +120,14 @@ asyncio.run(main())
 
 
 class NextServer:
-    """Today's server with one more migration, in a process of its own; `kill_at` is the content at which it dies."""
+    """Today's server with one more migration, in a process of its own.
 
-    def __init__(self, data: Path, kill_at: int = 0) -> None:
+    It dies at the content with the key `kill_at`, and can write no file beyond `most_bytes`.
+    """
+
+    def __init__(self, data: Path, kill_at: int = 0, most_bytes: int = 10**9) -> None:
         """Starts the server and waits until it listens or has ended; `address` is empty then."""
-        command = [sys.executable, "-c", NEXT, str(data), str(kill_at)]
+        command = [sys.executable, "-c", NEXT, str(data), str(kill_at), str(most_bytes)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         assert self.process.stdout is not None
@@ -154,8 +160,22 @@ async def test_a_server_killed_in_the_middle_of_a_migration_leaves_the_version_b
     assert user_version(data / "record.sqlite") == FORMAT_VERSION
 
 
+def test_a_disk_too_full_for_the_copy_leaves_the_version_before(tmp_path: Path) -> None:
+    data = unpack(FORMAT_VERSION, tmp_path / "data")
+    before = files_of(data)
+    server = NextServer(data, most_bytes=(data / "record.sqlite").stat().st_size - 4096)
+    status, printed = server.end()
+    assert status == 1
+    assert "record.sqlite cannot be opened" in printed
+    after = files_of(data)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() - before.keys() <= {"lock", "record.sqlite-wal", "record.sqlite-shm"}
+
+
 async def test_a_migration_keeps_a_copy_of_the_record_until_a_purge(tmp_path: Path) -> None:
     data = unpack(FORMAT_VERSION, tmp_path / "data")
+    # What an upgrade left that was cut off while it copied.
+    (data / "record.v0.tmp").write_bytes(b"Only for those who may.")
     server = NextServer(data)
     copy = data / f"record.v{FORMAT_VERSION}.sqlite"
     mip = Mip(server.address, (data / "admin.token").read_text().strip())

@@ -142,12 +142,12 @@ def _copy_before(connection: sqlite3.Connection, path: Path, version: int) -> No
 
 
 def drop_copies(path: Path) -> None:
-    """Removes the copies that migrations of a record made: what is purged from the record must not stay in them.
+    """Removes the copies that migrations of a record made, whole or cut off: what is purged must not stay in them.
 
     Args:
         path: The record.
     """
-    copies = list(path.parent.glob(f"{path.stem}.v*{path.suffix}"))
+    copies = list(path.parent.glob(f"{path.stem}.v*"))
     for copy in copies:
         copy.unlink()
     if copies:
