@@ -289,7 +289,7 @@ async def _drain(server: grpc.aio.Server, status: health_aio.HealthServicer, mos
 
 
 async def _housekeeping(mos: Mos) -> None:
-    """Forgets request ids that are older than the server promises to remember."""
+    """Forgets request ids that are older than the server promises to remember, and uploads that nobody continues."""
     while True:
         before = now_us() - mos.settings.limits.request_id_retention_seconds * 1_000_000
         try:
@@ -298,9 +298,10 @@ async def _housekeeping(mos: Mos) -> None:
                 return await txn.forget_requests(before)
 
             await mos.store.write(work)
+            await mos.blobs.expire()
         except Exception:
-            # Whatever the record's error is, it passes; housekeeping must outlive it.
-            _LOG.exception("old request ids could not be forgotten now")
+            # Whatever the error is, it passes; housekeeping must outlive it.
+            _LOG.exception("old request ids or uploads could not be forgotten now")
         await asyncio.sleep(_HOUSEKEEPING_S)
 
 

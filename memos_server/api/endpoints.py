@@ -118,7 +118,8 @@ class Endpoint:
             call = await self._call(context)
             self._charge(call, 0)
             with self._server.quotas.stream(call.principal):
-                first = await anext(aiter(frames), None)
+                incoming = aiter(frames)
+                first = await self._frame(incoming)
                 if first is None:
                     raise MipError("INVALID_STREAM", "the stream is empty")
                 await self._server.quotas.frame(call.principal, len(first))
@@ -126,7 +127,9 @@ class Endpoint:
                 await self._admit(call, request, len(first))
                 standing = self._standing(call, request, seen)
                 try:
-                    response = await self._use_case(self._server.mos, call, request, self._rest(frames, call, standing))
+                    response = await self._use_case(
+                        self._server.mos, call, request, self._rest(incoming, call, standing)
+                    )
                 finally:
                     standing.close()
             return cast("Message", response).SerializeToString()
@@ -134,8 +137,7 @@ class Endpoint:
             await self._fail(context, call, error)
 
     async def _rest(self, frames: AsyncIterator[bytes], call: Call, standing: Standing) -> AsyncIterator[Message]:
-        following = aiter(frames)
-        while (raw := await standing.during(_following(following))) is not None:
+        while (raw := await standing.during(self._frame(frames))) is not None:
             await standing.during(self._server.quotas.frame(call.principal, len(raw)))
             frame = self._parse(raw)
             validate(frame)
@@ -143,6 +145,16 @@ class Endpoint:
 
     def _standing(self, call: Call, request: Message, seen: int) -> Standing:
         return Standing(self._server.accounts, self._server.mos.access, self._rule, call, request, seen)
+
+    async def _frame(self, frames: AsyncIterator[bytes]) -> bytes | None:
+        """Returns the next frame of an upload, which may not keep its place for ever without sending one."""
+        idle_s = self._server.mos.settings.watch.idle_upload_s
+        try:
+            async with asyncio.timeout(idle_s):
+                return await anext(frames, None)
+        except TimeoutError:
+            text = f"no frame came for {idle_s:g} seconds; QueryWrite tells where to go on"
+            raise MipError("DEADLINE_EXCEEDED", text) from None
 
     async def stream(self, raw: bytes, context: Context) -> None:
         """Serves a call whose response is a stream; it ends when the caller loses its right to it."""

@@ -13,6 +13,9 @@ class BlobStore(Protocol):
     async def open(self) -> None:
         """Prepares the store and drops uploads older than a day."""
 
+    async def expire(self) -> None:
+        """Drops uploads that nobody continued for a day; called now and then while the server runs."""
+
     async def close(self) -> None:
         """Lets go of open files."""
 
@@ -26,7 +29,8 @@ class BlobStore(Protocol):
         """Appends to an upload.
 
         Raises:
-            MipError: INVALID_STREAM when `offset` is not the stored size; STORAGE_FULL when the disk is.
+            MipError: INVALID_STREAM when `offset` is not the stored size; STORAGE_FULL when the disk is;
+                QUOTA_EXCEEDED when the cube's unfinished uploads are too large together.
         """
 
     async def finish(self, cube_uid: str, digest: str, size: int) -> None:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
@@ -60,17 +61,26 @@ def blob_path(cube_uid: str, digest: str) -> PurePosixPath:
 class FilesystemBlobStore:
     """The BlobStore port on a local file system. Blocking work runs in the store's own threads."""
 
-    def __init__(self, data_dir: str, max_blob_bytes: int = 16 * 2**30, threads: int = 4) -> None:
+    def __init__(
+        self,
+        data_dir: str,
+        max_blob_bytes: int = 16 * 2**30,
+        threads: int = 4,
+        max_unfinished_bytes: int = 64 * 2**30,
+    ) -> None:
         """Makes the store.
 
         Args:
             data_dir: The data folder; blobs go to `blobs` in it.
             max_blob_bytes: The most bytes of a blob.
             threads: How many threads do the blocking work.
+            max_unfinished_bytes: The most bytes of a cube's unfinished uploads together.
         """
         self._root = Path(data_dir) / "blobs"
         self._max_blob_bytes = int(max_blob_bytes)
         self._threads = int(threads)
+        self._max_unfinished_bytes = int(max_unfinished_bytes)
+        self._unfinished: dict[Path, int] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._hashes: dict[Path, tuple[int, Any]] = {}
         self._hashes_lock = threading.Lock()
@@ -80,11 +90,19 @@ class FilesystemBlobStore:
         """Prepares the store and drops uploads older than a day."""
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="blobs")
         await self._run(self._prepare)
+        await self.expire()
+
+    async def expire(self) -> None:
+        """Drops uploads that nobody continued for a day."""
+        for part in await self._run(self._expired):
+            async with self._exclusive(part):
+                await self._run(partial(self._discard_expired, part))
 
     async def close(self) -> None:
         """Waits for work under way and ends the threads."""
         pool, self._pool = self._pool, None
         self._hashes.clear()
+        self._unfinished.clear()
         if pool is not None:
             await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
 
@@ -208,11 +226,49 @@ class FilesystemBlobStore:
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        oldest = time.time() - UPLOAD_LIFETIME_S
-        for part in self._root.glob("*/??/*.part"):
-            with contextlib.suppress(FileNotFoundError):
-                if part.lstat().st_mtime < oldest:
-                    part.unlink()
+
+    def _expired(self) -> list[Path]:
+        return [part for part in self._root.glob("*/??/*.part") if self._is_expired(part)]
+
+    @staticmethod
+    def _is_expired(part: Path) -> bool:
+        try:
+            return part.lstat().st_mtime < time.time() - UPLOAD_LIFETIME_S
+        except FileNotFoundError:
+            return False
+
+    def _discard_expired(self, part: Path) -> None:
+        # It may have gone on since it was found.
+        if self._is_expired(part):
+            self._discard(part)
+
+    def _reserve(self, part: Path, more: int) -> None:
+        """Counts bytes that an upload is about to take; the cube's files are added up once.
+
+        Raises:
+            MipError: QUOTA_EXCEEDED.
+        """
+        folder = part.parent.parent
+        with self._hashes_lock:
+            known = self._unfinished.get(folder)
+        if known is None:
+            known = sum(_regular_size(other) or 0 for other in folder.glob("??/*.part"))
+        with self._hashes_lock:
+            total = self._unfinished.get(folder, known) + more
+            if total > self._max_unfinished_bytes:
+                raise MipError(
+                    "QUOTA_EXCEEDED",
+                    f"the cube's unfinished uploads may have {self._max_unfinished_bytes} bytes together; finish them,"
+                    " or wait until they expire after a day without a byte",
+                    metadata={"max_unfinished_bytes": str(self._max_unfinished_bytes)},
+                )
+            self._unfinished[folder] = total
+
+    def _release(self, part: Path, less: int) -> None:
+        folder = part.parent.parent
+        with self._hashes_lock:
+            if folder in self._unfinished:
+                self._unfinished[folder] = max(self._unfinished[folder] - less, 0)
 
     def _append(self, part: Path, offset: int, data: bytes) -> None:
         with _full_disk_is_an_answer():
@@ -234,6 +290,7 @@ class FilesystemBlobStore:
             )
         if stored + len(data) > self._max_blob_bytes:
             raise MipError("FIELD_TOO_LARGE", f"A blob may have {self._max_blob_bytes} bytes")
+        self._reserve(part, len(data))
         running = self._running_hash(descriptor, part, stored)
         self._forget_hash(part)
         try:
@@ -242,6 +299,7 @@ class FilesystemBlobStore:
                 written += os.pwrite(descriptor, data[written:], offset + written)
         except OSError:
             # What was written in part is taken back, so that the upload's size stays the last acknowledged one.
+            self._release(part, len(data))
             os.ftruncate(descriptor, stored)
             raise
         running.update(data)
@@ -278,6 +336,7 @@ class FilesystemBlobStore:
                 self._append(part, _regular_size(part) or 0, b"")
             self._verify(part, path.name, size)
             os.rename(part, path)
+            self._release(part, size)
             self._forget_hash(part)
             try:
                 self._sync_folders(path)
@@ -318,6 +377,7 @@ class FilesystemBlobStore:
 
     def _discard(self, part: Path) -> None:
         self._forget_hash(part)
+        self._release(part, _regular_size(part) or 0)
         part.unlink(missing_ok=True)
 
     def _delete(self, part: Path, path: Path) -> None:
@@ -330,6 +390,7 @@ class FilesystemBlobStore:
         with self._hashes_lock:
             for part in [part for part in self._hashes if part.is_relative_to(folder)]:
                 del self._hashes[part]
+            self._unfinished.pop(folder, None)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
         _fsync_folder(self._root)

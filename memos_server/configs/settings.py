@@ -193,10 +193,12 @@ class WatchSettings(_Section):
     Attributes:
         heartbeat_s: How often WatchCube tells that it lives while nothing happens, seconds.
         slow_reader_s: How long a client may take for one frame of a stream, seconds.
+        idle_upload_s: How long an upload may go without a frame, seconds; then it ends, and can be gone on with later.
     """
 
     heartbeat_s: float = Field(default=10.0, gt=0, le=3600)
     slow_reader_s: float = Field(default=60.0, gt=0, le=3600)
+    idle_upload_s: float = Field(default=60.0, gt=0, le=3600)
 
 
 class SearchSettings(_Section):

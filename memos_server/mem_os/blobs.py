@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,7 @@ from memos_server._pb.mip.v1.blob_service_pb2 import (
     WriteBlobRequest,
     WriteBlobResponse,
 )
+from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED
 from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Reader, Writer
 from memos_server.mem_cube.log import now_us
@@ -29,7 +31,7 @@ async def _cube(mos: Mos, cube_id: str) -> CubeRow:
     async def read(txn: Reader) -> CubeRow:
         return await existing_cube(txn, cube_id)
 
-    return await mos.read(read)
+    return await mos.read(read, brief=True)
 
 
 async def find_missing_blobs(mos: Mos, call: Call, request: FindMissingBlobsRequest) -> FindMissingBlobsResponse:
@@ -54,6 +56,17 @@ async def write_blob(
     if header.size > mos.settings.limits.max_blob_bytes:
         limit = mos.settings.limits.max_blob_bytes
         raise invalid_field("header.size", f"must be at most {limit}", "FIELD_TOO_LARGE")
+    try:
+        return await _upload(mos, call, cube, header, frames)
+    except BaseException:
+        # A purge may have come in between, which erased what it found; what came later would be left over.
+        await asyncio.shield(_erase_if_purged(mos, cube))
+        raise
+
+
+async def _upload(
+    mos: Mos, call: Call, cube: CubeRow, header: BlobHeader, frames: AsyncIterator[WriteBlobRequest]
+) -> WriteBlobResponse:
     offset = header.offset
     finished = False
     # Who sends all bytes of a blob has them, also when the cube holds it already and the store looks no further.
@@ -65,6 +78,7 @@ async def write_blob(
                 raise MipError("INVALID_STREAM", f"a data frame begins at {frame.data.offset}, not at {offset}")
             if offset + len(frame.data.data) > header.size:
                 raise MipError("DIGEST_MISMATCH", f"more bytes came than the {header.size} that the header announces")
+            await _cube(mos, cube.id)  # deleted or purged meanwhile, it takes no more
             await mos.blobs.append(cube.uid, header.digest, offset, frame.data.data)
             offset += len(frame.data.data)
             if running is not None:
@@ -91,6 +105,16 @@ async def write_blob(
 
         await mos.store.write(record)
     return WriteBlobResponse(digest=header.digest, size=header.size)
+
+
+async def _erase_if_purged(mos: Mos, cube: CubeRow) -> None:
+    async def purged(txn: Reader) -> bool:
+        now = await existing_cube(txn, cube.id, deleted=True)
+        return now.settings.state == MEMORY_STATE_PURGED
+
+    async with mos.blob_lock(cube.uid):
+        if await mos.read(purged, brief=True):
+            await mos.blobs.drop_cube(cube.uid)
 
 
 async def _refuse_unproven(mos: Mos, call: Call, cube: CubeRow, header: BlobHeader, *, whole: bool) -> None:
