@@ -219,7 +219,7 @@ def test_or_binds_tighter_than_and_and_not_tighter_than_both(text: str, same: st
         ("kind = a )", "10", "expected"),
         ("kind = a OR", "12", "ends too early"),
         ('text:"abc', "6", "the string does not end"),
-        ("colour = red", "1", "there is no such field; fields are attributes, confidence"),
+        ("colour = red", "1", "there is no field colour; fields are attributes, confidence"),
         ("kind.x = red", "1", "kind has no fields of its own"),
         ("state = SLEEPING", "9", "expected one of ACTIVE, MERGED, ARCHIVED, DELETED, PURGED"),
         ("state > ACTIVE", "1", "state permits = !="),

@@ -69,7 +69,9 @@ def compile_restriction(restriction: Restriction) -> Leaf:
     head, rest = restriction.path[0], restriction.path[1:]
     compile_field = _FIELDS.get(head)
     if compile_field is None:
-        raise invalid_filter(f"there is no such field; fields are {', '.join(sorted(_FIELDS))}", restriction.position)
+        raise invalid_filter(
+            f"there is no field {head[:64]}; fields are {', '.join(sorted(_FIELDS))}", restriction.position
+        )
     if rest and head not in _NESTED:
         raise invalid_filter(f"{head} has no fields of its own", restriction.position)
     return compile_field(restriction)
