@@ -50,7 +50,10 @@ async def get_capabilities(mos: Mos, call: Call, request: GetCapabilitiesRequest
         ),
     )
     if mos.keeper.problems():
-        response.notices.append(f"the search index of {len(mos.keeper.problems())} cubes cannot be written")
+        # Anybody may ask, without a token, so it is not told how many cubes there are of which this is true.
+        response.notices.append(
+            "a search index cannot be written; searches of its cube answer with what it held before"
+        )
     return response
 
 

@@ -49,7 +49,7 @@ _RETRY_S = 1.0
 """How long an index that could not be written is left alone, seconds."""
 
 
-INDEX_VERSION = f"{ANALYZER_VERSION}.1"
+INDEX_VERSION = f"{ANALYZER_VERSION}.2"
 """What the indexes hold depends on the analyzer and on which text, facets and entities a content gives; a change of the
 latter raises the last number. An index of another version is made anew."""
 

@@ -153,8 +153,9 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
         gone = () if request.show_deleted else (MEMORY_STATE_DELETED, MEMORY_STATE_PURGED)
         step = _STEP if request.filter else min(size + 1, _STEP)
         kept: list[Memory] = []
-        position, scanned, filled, more = after, 0, 0, True
-        while more and len(kept) < size and scanned < _SCAN:
+        position, scanned, filled, more, full = after, 0, 0, True, False
+        # A page that is full goes on to the next memory that the caller sees: a token promises one.
+        while more and not full and scanned < _SCAN:
             rows = await _following(txn, cube, view, position, None if current else revision, step)
             more = len(rows) == step
             scanned += len(rows)
@@ -162,7 +163,6 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
             messages = [memory_message(cube_id, version) for version in listed]
             # Hidden names go before the filter looks, or it could be asked for them.
             await hide_names(txn, call, cube, messages)
-            full = False
             for version, message in zip(listed, messages, strict=True):
                 if filter_.matches(message):
                     filled += len(version.payload) + 512
@@ -171,11 +171,8 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
                         break
                     kept.append(message)
                 position = version.item
-            if full:
-                more = True
-                break
-            position = rows[-1].item if rows else position
-        token = pages.token(after=position, revision=revision) if more else ""
+            position = rows[-1].item if rows and not full else position
+        token = pages.token(after=position, revision=revision) if more or full else ""
         return ListMemoriesResponse(memories=kept, next_page_token=token)
 
     return await mos.read(work)

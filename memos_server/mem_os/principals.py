@@ -47,6 +47,7 @@ from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.memories import not_found
 from memos_server.mem_os.mutation import Outcome, audit, mutate
 from memos_server.mem_os.paging import Pages, page_size
+from memos_server.mem_os.render import commit_of
 
 DAY_S = 86_400
 DEFAULT_TTL_S = 30 * DAY_S
@@ -325,6 +326,15 @@ async def _visible(txn: Reader, call: Call, resource: str) -> bool:
     return version is not None and view.sees(version)
 
 
+async def _told(txn: Reader, call: Call, row: AuditRow) -> bool:
+    """Returns whether an event may be shown to a caller who sees the resource: not a purge of hidden memories alone."""
+    cube_id = row.resource.partition("/")[2]
+    if not row.method.endswith("/PurgeMemories") or not row.revision or call.view(cube_id).full:
+        return True
+    cube = await txn.cube(cube_id)
+    return cube is not None and (await commit_of(txn, call, cube, row.revision)).change_count > 0
+
+
 async def delete_grant(mos: Mos, call: Call, request: DeleteGrantRequest) -> DeleteGrantResponse:
     """See AccessService.DeleteGrant."""
 
@@ -368,7 +378,7 @@ async def list_audit_events(mos: Mos, call: Call, request: ListAuditEventsReques
         position = before
         while len(kept) <= size and (rows := await txn.audit_events(resource, position, size + 1)):
             position = rows[-1].sequence
-            kept += [row for row in rows if await _visible(txn, call, row.resource)]
+            kept += [row for row in rows if await _visible(txn, call, row.resource) and await _told(txn, call, row)]
         token = pages.token(before=kept[size - 1].sequence) if len(kept) > size else ""
         events = [
             AuditEvent(

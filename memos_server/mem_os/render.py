@@ -18,7 +18,7 @@ from memos_server._pb.mip.v1.options_pb2 import FORMAT_MEMORY_NAME
 from memos_server._pb.mip.v1.relation_pb2 import Relation
 from memos_server._pb.mip.v1.session_pb2 import Session
 from memos_server.graph_dbs.base import ChangeRow, CommitRow, CubeRow, Kind, Reader, Version
-from memos_server.mem_cube.log import timestamp
+from memos_server.mem_cube.log import set_time, timestamp
 from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call
 
@@ -70,8 +70,8 @@ def memory_message(cube_id: str, version: Version, *, content: bool = True) -> M
         message.merged_into = f"{prefix}/{version.merged_into}"
     message.sensitivity = version.sensitivity  # type: ignore[assignment]
     message.owner = version.owner
-    message.create_time.CopyFrom(timestamp(version.create_time))
-    message.update_time.CopyFrom(timestamp(version.time))
+    set_time(message.create_time, version.create_time)
+    set_time(message.update_time, version.time)
     message.commitment = version.commitment
     return message
 
@@ -200,8 +200,8 @@ async def _without_hidden_merge(txn: Reader, view: CubeView, cube: CubeRow, row:
 
 
 async def commit_message(txn: Reader, call: Call, cube: CubeRow, row: CommitRow) -> Commit:
-    """Returns a Commit whose `change_count` counts what the caller may see; a commit with hidden changes shows no
-    cause, which might speak of them."""
+    """Returns a Commit whose `change_count` counts what the caller may see. The cause of a commit with hidden changes,
+    which might speak of them, is shown to its maker alone; to the maker, one that vanished would tell of them."""
     message = Commit.FromString(row.header)
     message.name = names.commit_name(cube.id, row.revision)
     message.digest = row.digest
@@ -213,7 +213,7 @@ async def commit_message(txn: Reader, call: Call, cube: CubeRow, row: CommitRow)
             after = rows[-1].sequence
         if count < row.change_count:
             message.change_count = count
-            message.cause = ""
+            message.cause = message.cause if message.principal == call.principal else ""
     return message
 
 

@@ -115,11 +115,12 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
             None,
             [settings_version(uid, content, call.principal), *copies],
             principal=call.principal,
-            cause=f"fork of {request.name} at revision {revision}",
+            # By its uid: who may see the fork may not know that a cube of this name exists.
+            cause=f"fork of cube {source.uid} at revision {revision}",
             request_id=request.request_id,
             merged_heads=[Head(cube_uid=source.uid, revision=revision, digest=head.digest)],
         )
-        await audit(txn, call, names.cube_name(fork_id), detail=f"forked from {request.name}", revision=row.revision)
+        await audit(txn, call, names.cube_name(fork_id), detail=f"forked from cube {source.uid}", revision=row.revision)
         return Outcome(names.cube_name(fork_id), await existing_cube(txn, fork_id), row.revision)
 
     async def respond(txn: Reader, result: str, revision: int) -> ForkCubeResponse:

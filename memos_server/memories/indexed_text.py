@@ -8,7 +8,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from memos_server._pb.mip.v1.memory_pb2 import Memory, Provenance
+from memos_server._pb.mip.v1.memory_pb2 import PROVENANCE_KIND_MEMORY, Memory, Provenance
 from memos_server.memories.registry import MemoryTypes
 
 MAX_SOURCES: Final = 4
@@ -50,8 +50,13 @@ def indexed_text(types: MemoryTypes, memory: Memory) -> str:
 
 
 def _sources(provenance: Iterable[Provenance]) -> list[str]:
-    """Returns speaker and date of the first sources that have one of them, equal ones once."""
-    named = (_source(item.speaker.strip(), _date(item.time) if item.HasField("time") else "") for item in provenance)
+    """Returns speaker and date of the first sources outside the memories that have one of them, equal ones once."""
+    named = (
+        _source(item.speaker.strip(), _date(item.time) if item.HasField("time") else "")
+        for item in provenance
+        # Who derives from a memory names one that not every reader of the text may see, now or later.
+        if item.kind != PROVENANCE_KIND_MEMORY
+    )
     return list(dict.fromkeys(source for source in named if source))[:MAX_SOURCES]
 
 

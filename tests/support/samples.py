@@ -51,7 +51,7 @@ class Scene:
 
 def activation(**fields: Any) -> Memory:
     """Returns a memory that names the blob."""
-    shape = memory_pb2.HiddenStates(layer=1, shape=[1], dtype="float32")
+    shape = memory_pb2.HiddenStates(dtype="float32")
     blob = memory_pb2.BlobRef(digest=DIGEST, size=len(BLOB))
     return Memory(activation=memory_pb2.Activation(model_fingerprint="fp", hidden_states=shape, blobs=[blob]), **fields)
 
