@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import Any, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from memos_sdk._core.pool import message_type, wire_type
 from memos_sdk.errors import DataLoss, UsageError
@@ -38,7 +38,7 @@ def generated(message: Message) -> GeneratedT:  # type: ignore[type-var] # what 
     Raises:
         DataLoss: It holds what Python cannot, such as a time after the year 9999.
     """
-    return generated_from(type(message), message.SerializeToString())
+    return _parsed(type(message), message.SerializeToString())  # type: ignore[no-any-return]
 
 
 def generated_from(cls: type[Message], data: bytes) -> GeneratedT:  # type: ignore[type-var] # as in generated
@@ -47,9 +47,18 @@ def generated_from(cls: type[Message], data: bytes) -> GeneratedT:  # type: igno
     Raises:
         DataLoss: The bytes are not the message, or hold what Python cannot.
     """
+    try:
+        # betterproto2 takes some bytes for a message that are none.
+        cls.FromString(data)
+    except DecodeError as error:
+        raise _malformed(f"the bytes are no {cls.DESCRIPTOR.full_name}: {error}") from None
+    return _parsed(cls, data)  # type: ignore[no-any-return]
+
+
+def _parsed(cls: type[Message], data: bytes) -> Any:
     name = cls.DESCRIPTOR.full_name
     try:
-        return _generated_type(name).parse(data)  # type: ignore[no-any-return]
+        return _generated_type(name).parse(data)
     except VALUE_ERRORS as error:
         raise _malformed(f"{name} cannot be shown: {error}") from error
 

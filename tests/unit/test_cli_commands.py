@@ -130,6 +130,38 @@ def test_json_lines_are_added_and_a_wrong_line_is_named(memos: Memos, tmp_path: 
     assert "Traceback" not in wrong.err
 
 
+REQUEST = "7b0ff1ae-8e5a-4a5c-9f31-0a2b3c4d5e6f"
+
+
+def test_a_request_id_of_the_caller_is_sent(fake: FakeMip, memos: Memos) -> None:
+    memos("add", "notes", "one", "--request-id", REQUEST)
+    memos("add", "notes", "two", "three", "--request-id", REQUEST)
+    memos("update", "notes", "m1", "two", "--request-id", REQUEST)
+    assert last(fake, "AddMemories").request_id == REQUEST
+    assert last(fake, "BulkAddMemories")[0].header.request_id == REQUEST
+    assert last(fake, "UpdateMemory").request_id == REQUEST
+
+
+def test_every_command_that_changes_something_takes_a_request_id() -> None:
+    changing = {
+        "": "add update archive activate merge delete purge relate unrelate",
+        "cube": "create update rollback fork delete undelete purge",
+        "session": "create end",
+        "principal": "create disable",
+        "token": "revoke",
+        "grant": "set delete",
+        "job": "cancel",
+    }
+    top = vars(typer.main.get_command(main.build()))["commands"]
+    groups = {"": top} | {name: vars(item)["commands"] for name, item in top.items() if "commands" in vars(item)}
+    taking: dict[str, set[str]] = {}
+    for group, commands in groups.items():
+        for name, item in commands.items():
+            if any("--request-id" in parameter.opts for parameter in item.params):
+                taking.setdefault(group, set()).add(name)
+    assert taking == {group: set(names.split()) for group, names in changing.items()}
+
+
 def test_an_update_sends_only_what_is_given(fake: FakeMip, memos: Memos) -> None:
     memos("add", "notes", "one")
     done = memos("update", "notes", "m1", "two", "--etag", "etag2", "--cause", "typo")

@@ -143,6 +143,20 @@ def test_a_method_takes_the_same_arguments_in_both_clients(name: str) -> None:
         assert list(inspect.signature(synchronous).parameters) == list(inspect.signature(asynchronous).parameters)
 
 
+def test_every_method_that_changes_something_takes_a_request_id() -> None:
+    source = "".join(path.read_text() for path in sorted((ROOT / "memos_sdk" / "_async").glob("*.py")))
+    mutations = {
+        name for name, value in vars(_stubs).items() if isinstance(value, _stubs.Method) and value.mutation
+    } | {"BULK_ADD_MEMORIES"}
+    seen = set()
+    for body in re.split(r"\n    async def ", source)[1:]:
+        called = {name for name in mutations if f"_stubs.{name}" in body}
+        seen |= called
+        if called and not body.startswith("_"):
+            assert "request_id: str" in body.partition(") ->")[0], body.partition("(")[0]
+    assert seen == mutations
+
+
 def test_the_synchronous_client_is_what_the_generator_writes() -> None:
     spec = importlib.util.spec_from_file_location("gen_sync_client", ROOT / "tools" / "gen_sync_client.py")
     assert spec is not None
