@@ -38,6 +38,8 @@ _ACCENT: Final = re.compile("[\u0300-\u036f]+")
 _LAST_MARK: Final = 0x1E94A
 _VARIATION_SELECTORS: Final = range(0xFE00, 0xFE10)
 
+_MAX_STEMS: Final = 50_000
+
 _local = threading.local()
 
 
@@ -52,8 +54,7 @@ def analyze(text: str) -> list[str]:
     folded = text.lower() if text.isascii() else _folded(text)
     words: list[str] = _ASCII_WORD.findall(folded) if folded.isascii() else _unicode_words(folded)
     terms = [word if len(word) <= MAX_TERM else word[:MAX_TERM] for word in words if word not in STOP_WORDS]
-    stems: list[str] = _stemmer().stemWords(terms or [word[:MAX_TERM] for word in words])
-    return stems
+    return list(map(_STEMS.__getitem__, terms or [word[:MAX_TERM] for word in words]))
 
 
 def analyze_many(texts: Iterable[str]) -> list[list[str]]:
@@ -61,12 +62,27 @@ def analyze_many(texts: Iterable[str]) -> list[list[str]]:
     return [analyze(text) for text in texts]
 
 
+class _Stems(dict[str, str]):
+    """Word -> stem. The words of a language are few: looking one up costs a tenth of stemming it."""
+
+    def __missing__(self, word: str) -> str:
+        """Stems a word that was not seen lately."""
+        if len(self) >= _MAX_STEMS:
+            self.clear()
+        stem: str = _stemmer().stemWord(word)
+        self[word] = stem
+        return stem
+
+
+_STEMS: Final = _Stems()
+
+
 def _stemmer() -> Stemmer.Stemmer:
-    """Returns this thread's stemmer: it keeps a cache and is not safe to share."""
+    """Returns this thread's stemmer, which is not safe to share, without the slower cache of its own."""
     try:
         return _local.stemmer
     except AttributeError:
-        _local.stemmer = Stemmer.Stemmer("english")
+        _local.stemmer = Stemmer.Stemmer("english", 0)
         return _local.stemmer
 
 

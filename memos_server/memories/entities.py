@@ -16,8 +16,12 @@ MAX_CHARACTERS: Final = 65_536
 
 _JOINING: Final = frozenset(["of", "the", "de", "da", "di", "del", "der", "van", "von", "la", "le"])
 _PARTING: Final = STOP_WORDS - _JOINING
-# Initials and titles, whose full stop ends no sentence; words; single marks.
-_PIECE: Final = re.compile(r"(?:[A-Z]\.)+(?![^\W_])|(?:Dr|Mrs?|Ms|St|Prof)\.|[^\W_]+(?:['’.&-][^\W_]+)*|\n|[^\w\s]")
+# Several plain words in one piece, as most of a text is; initials and titles, whose full stop ends no sentence; words;
+# single marks.
+_PIECE: Final = re.compile(
+    r"[a-z]+(?: [a-z]+)+(?![^\W_]|['’.&-][^\W_])"
+    r"|(?:[A-Z]\.)+(?![^\W_])|(?:Dr|Mrs?|Ms|St|Prof)\.|[^\W_]+(?:['’.&-][^\W_]+)*|\n|[^\w\s]"
+)
 _ENDS_SENTENCE: Final = frozenset('.!?:;\n…-–—*#>"“(')
 _VERB_LIKE: Final = ("ing", "ly", "ed")
 
@@ -39,6 +43,13 @@ def entities(text: str) -> list[str]:
     for piece in _PIECE.findall(text[:MAX_CHARACTERS]):
         if not run and piece.islower():
             opens = False  # by far the most words
+        elif " " in piece:
+            for word in piece.split(" "):
+                if word not in _JOINING or len(joining) == 2:
+                    _keep(run, starts, found)
+                    run, joining, opens = [], [], False
+                    break
+                joining.append(word)
         elif not piece[0].isalnum():
             _keep(run, starts, found)
             run, joining = [], []
