@@ -24,6 +24,7 @@ _MEASURE_EVERY_S = 60.0
 """How often the data folder's files are counted, which takes long where there are many."""
 
 DEPENDENCIES = ("record", "index", "blobs", "embedder")
+"""The names of all dependencies that a server may have."""
 RECORD = "record"
 """The dependency without which no call of a cube can be answered."""
 

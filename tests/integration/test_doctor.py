@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -148,3 +150,27 @@ async def test_the_command_prints_the_checks_and_ends_with_1_when_one_fails(make
     status, checks = run()
     assert status == 1
     assert [check["name"] for check in checks if check["status"] == "fail"] == ["record"]
+
+
+async def test_a_running_server_is_asked_what_does_not_work(make_world: MakeWorld) -> None:
+    world = await make_world(health={"interval_s": 0.05})
+    await asyncio.sleep(0.2)
+    assert "blobs" not in await doctor(world)
+    (world.data / "blobs").rename(world.data / "away")
+    await asyncio.sleep(0.5)
+    assert (await doctor(world))["blobs"] == Check(
+        "blobs",
+        "fail",
+        "the running server says that it does not work",
+        "`memos top` says what is wrong with it, and so does its log.",
+    )
+    (world.data / "away").rename(world.data / "blobs")
+
+
+async def test_an_examination_serves_no_metrics(make_world: MakeWorld) -> None:
+    world, _ = await stopped(make_world)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        world.settings["metrics"] = {"listen": f"127.0.0.1:{taken.getsockname()[1]}"}
+        assert (await doctor(world))["folder"].status == "ok"
