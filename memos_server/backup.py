@@ -63,8 +63,10 @@ def make(settings: Settings, target: Path, progress: Progress = lambda done, tot
     folder = DataFolder(settings.data)
     target = Path(os.path.abspath(target.expanduser()))
     _check_backends(settings)
-    stated = folder.check()
-    if stated is None or not folder.record.exists():
+    with explained("backup", target):
+        stated = folder.check()
+        found = folder.record.exists()
+    if stated is None or not found:
         raise SetupError(f"{folder.path} is no data folder with a record.", "Name the server's folder with --data.")
     if target.is_relative_to(folder.path):
         raise SetupError(
@@ -102,7 +104,9 @@ def staging(target: Path, what: str) -> Iterator[Path]:
     Raises:
         SetupError: The target exists, or the disk refuses.
     """
-    if os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir())):
+    with explained(what, target):
+        taken = os.path.lexists(target) and (target.is_symlink() or not target.is_dir() or any(target.iterdir()))
+    if taken:
         raise SetupError(f"{target} exists already.", "Name a folder that does not exist yet, or an empty one.")
     if os.path.ismount(target):
         raise SetupError(f"{target} is a mount point, which nothing can take the place of.", "Name a folder in it.")

@@ -20,6 +20,7 @@ from memos_server import names
 from memos_server._pb.mip.v1 import options_pb2
 from memos_server.configs.data_folder import BACKUP_MANIFEST, refuse_newer
 from memos_server.configs.errors import SetupError
+from memos_server.errors import MipError
 from memos_server.graph_dbs.sqlite.copying import CopiedCube
 
 RECORD: Final = "record.sqlite"
@@ -141,7 +142,7 @@ def read(folder: Path, expect: str = "") -> Manifest:
         writer = str(body["writer"])
         refuse_newer(f"The backup {folder}", body["format"], writer if writer.isprintable() else "")
         return _manifest(body)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, MipError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise SetupError(f"{path} is damaged: {what}.", _ANOTHER) from error
 

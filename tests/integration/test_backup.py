@@ -21,7 +21,7 @@ from memos_server.configs import data_folder
 from memos_server.configs.errors import SetupError
 from memos_server.configs.settings import Settings
 from tests.conftest import World
-from tests.support.folder_story import WEIGHTS, answers, digest_of, upload
+from tests.support.folder_story import WEIGHTS, answers, digest_of, upload, vector
 from tests.support.folders import VERSIONS, files_of, told, unpack
 from tests.support.mip import Memory, Mip, RpcError, text
 
@@ -109,10 +109,11 @@ async def test_a_backup_under_writers_holds_all_that_was_acknowledged_before_it(
     world = World(tmp_path / "data")
     await world.start()
     mip = world.admin
-    cube = (await mip.CreateCube(cube_id="c")).cube.name
+    made_cube = await mip.CreateCube(cube_id="c", cube={"embedding_model": "toy", "embedding_dimension": 4096})
+    cube = made_cube.cube.name
     # Large enough that the record is copied in several steps, between which the writers go on.
-    filler = [text(f"filler {n} " + random.randbytes(8000).hex()) for n in range(150)]
-    for _ in range(6):
+    filler = [text("filler", vectors=[vector(*[float(n)] * 4096)]) for n in range(150)]
+    for _ in range(8):
         await mip.AddMemories(parent=cube, memories=filler)
     acknowledged: dict[str, int] = {}
     writers = [asyncio.create_task(write(world.admin, cube, n, acknowledged)) for n in range(4)]

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,8 @@ HOSTILE = {
     "a writer that steers the terminal": lambda body: body.update(writer="\x1b[2J"),
     "a writer of another type": lambda body: body.update(writer=["x"]),
     "cubes that are none": lambda body: body.update(cubes=[{"name": 1}]),
+    "a cube with a name that is none": lambda body: body["cubes"][0].update(name="notes"),
+    "a head that is none": lambda body: body["cubes"][0].update(head_digest="x"),
     "a cube without uid": lambda body: body["cubes"][0].update(uid="x"),
 }
 
@@ -136,6 +140,25 @@ def test_a_record_that_is_not_what_the_manifest_says_is_refused(backup: Path) ->
     entry = {"size": 100, "sha256": hashlib.sha256(b"x" * 100).hexdigest()}
     edit(backup, lambda body: body["files"].update({"record.sqlite": entry}))
     assert refused(backup).message.startswith("The backup's record is damaged: ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["uid = x'00'", "uid = 'text'", "id = x'ff'", "id = CAST(x'ff' AS TEXT)", "revision = 'x'", "head_digest = 7.5"],
+)
+def test_a_record_with_values_of_other_types_is_damaged(change: str, backup: Path) -> None:
+    record = backup / "record.sqlite"
+    with closing(sqlite3.connect(record)) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute(f"UPDATE cubes SET {change} WHERE key = 1")
+        db.commit()
+    content = record.read_bytes()
+    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit(backup, lambda body: body["files"].update({"record.sqlite": entry}))
+    assert refused(backup).message.startswith("The backup's record is damaged: ")
+    shutil.copy(record, backup.parent / "data" / "record.sqlite")
+    with pytest.raises(SetupError, match=r"ecord .*damaged|cannot be made: Could not decode"):
+        make(Settings(data=backup.parent / "data"), backup.parent / "again")
 
 
 def test_a_backup_of_a_newer_server_is_refused(backup: Path) -> None:

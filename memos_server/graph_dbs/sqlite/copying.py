@@ -7,8 +7,10 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
+
+T = TypeVar("T")
 
 _STEP_PAGES = 2048
 """How many pages are copied between two calls of `progress`: 8 MiB."""
@@ -76,6 +78,20 @@ def _reading(copy: Path) -> Iterator[sqlite3.Connection]:
         yield db
 
 
+def _is(kind: type[T], value: object) -> T:
+    """Returns a value of the type that its column has; a hand in the file can put any other there."""
+    if not isinstance(value, kind):
+        raise sqlite3.DatabaseError(f"a value is no {kind.__name__}")
+    return value
+
+
+def _uid(value: object) -> str:
+    found = _is(bytes, value)
+    if len(found) != 16:
+        raise sqlite3.DatabaseError("a uid has not 16 bytes")
+    return str(UUID(bytes=found))
+
+
 def copied_version(copy: Path) -> int:
     """Returns the number of a copied record's format; raises sqlite3.DatabaseError."""
     with _reading(copy) as db:
@@ -97,7 +113,10 @@ def copied_cubes(copy: Path) -> list[CopiedCube]:
     """Returns the cubes of a copied record in order of creation; raises sqlite3.DatabaseError."""
     with _reading(copy) as db:
         rows = db.execute("SELECT id, uid, revision, head_digest FROM cubes ORDER BY key")
-        return [CopiedCube(id_, str(UUID(bytes=uid)), revision, digest) for id_, uid, revision, digest in rows]
+        return [
+            CopiedCube(_is(str, id_), _uid(uid), _is(int, revision), _is(bytes, digest))
+            for id_, uid, revision, digest in rows
+        ]
 
 
 def copied_blobs(copy: Path) -> Iterator[CopiedBlob]:
@@ -105,7 +124,7 @@ def copied_blobs(copy: Path) -> Iterator[CopiedBlob]:
     with _reading(copy) as db:
         rows = db.execute("SELECT u.uid, b.digest, b.size FROM blobs b JOIN cubes u ON u.key = b.cube WHERE NOT doomed")
         for uid, digest, size in rows:
-            yield CopiedBlob(str(UUID(bytes=uid)), digest, size)
+            yield CopiedBlob(_uid(uid), _is(str, digest), _is(int, size))
 
 
 def holds_blob(record: sqlite3.Connection, blob: CopiedBlob) -> bool:
