@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,8 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Start a server; it runs until Ctrl-C or SIGTERM."""
+    # gRPC's core, once imported, writes lines of its own into the log, in another form; who wants them sets this.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from memos_server import logs, main
 
     settings = settings_of(
