@@ -43,6 +43,7 @@ _CUBE = f"""
 _NOW = _VERSION_NOW, _JOIN_NOW
 _AT = _VERSION, _JOIN_AT
 _LIMIT_OF_VARIABLES = 500
+# Queries by uid name their index: with a few uids, SQLite would rather go through all items of the cube.
 _KINDS = {kind.value: kind for kind in Kind}
 
 
@@ -204,7 +205,8 @@ class SqliteReader(AccessReader):
             chunk = wanted[start : start + _LIMIT_OF_VARIABLES]
             marks = ",".join(f":u{number}" for number in range(len(chunk)))
             rows = self._db.execute(
-                f"SELECT {columns}, {content} FROM items i {join} WHERE i.cube = :cube AND i.uid IN ({marks})",
+                f"SELECT {columns}, {content} FROM items i INDEXED BY items_uid {join}"
+                f" WHERE i.cube = :cube AND i.uid IN ({marks})",
                 {"cube": cube, "revision": revision, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
             )
             for row in rows:
@@ -249,8 +251,8 @@ class SqliteReader(AccessReader):
                 if not wanted:
                     continue
                 rows = self._db.execute(
-                    f"SELECT {columns}, {_NO_CONTENT} FROM items i {join}"
-                    f" WHERE i.cube = :cube AND i.{column} IN ({marks}) AND v.state = 1",
+                    f"SELECT {columns}, {_NO_CONTENT} FROM items i INDEXED BY items_{column} {join}"
+                    f" WHERE i.cube = :cube AND i.{column} IS NOT NULL AND i.{column} IN ({marks}) AND v.state = 1",
                     {"cube": cube, "revision": revision, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
                 )
                 for row in rows:
@@ -291,7 +293,8 @@ class SqliteReader(AccessReader):
             chunk = wanted[start : start + _LIMIT_OF_VARIABLES]
             marks = ",".join("?" * len(chunk))
             rows = self._db.execute(
-                f"SELECT uid, kind, id FROM items WHERE cube = ? AND uid IN ({marks})", (cube, *chunk)
+                f"SELECT uid, kind, id FROM items INDEXED BY items_uid WHERE cube = ? AND uid IN ({marks})",
+                (cube, *chunk),
             )
             found.update((_uuid(uid), relative_name(Kind(kind), id_)) for uid, kind, id_ in rows)
         return found
