@@ -112,7 +112,7 @@ async def test_a_backup_under_writers_holds_all_that_was_acknowledged_before_it(
     made_cube = await mip.CreateCube(cube_id="c", cube={"embedding_model": "toy", "embedding_dimension": 4096})
     cube = made_cube.cube.name
     # Large enough that the record is copied in several steps, between which the writers go on.
-    filler = [text("filler", vectors=[vector(*[float(n)] * 4096)]) for n in range(150)]
+    filler = [text("filler", vectors=[vector(*[float(n + 1)] * 4096)]) for n in range(150)]
     for _ in range(8):
         await mip.AddMemories(parent=cube, memories=filler)
     acknowledged: dict[str, int] = {}
