@@ -130,22 +130,34 @@ class Vitals:
         )
 
     async def _look_after(self, dependency: Dependency) -> None:
-        while True:
-            await self._settle(dependency, await self._problem(dependency))
-            await asyncio.sleep(self._interval_s)
-
-    async def _problem(self, dependency: Dependency) -> str:
+        running: asyncio.Task[str] | None = None
+        slow = f"no answer within {self._timeout_s:g} s; look whether its disk or the processor is overloaded"
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await dependency.probe()
-        except TimeoutError:
-            return f"no answer within {self._timeout_s:g} s; look whether its disk or the processor is overloaded"
+            while True:
+                # What hangs is not tried again until it has answered: each try may hold a thread.
+                running = running or asyncio.create_task(self._try(dependency), name=f"try {dependency.name}")
+                await asyncio.wait({running}, timeout=self._timeout_s)
+                problem = slow
+                if running.done():
+                    problem, running = running.result(), None
+                await self._settle(dependency, problem)
+                await asyncio.sleep(self._interval_s)
+        finally:
+            if running is not None:
+                running.cancel()
+
+    async def _try(self, dependency: Dependency) -> str:
+        """Returns what is wrong with a dependency; empty when nothing is."""
+        try:
+            await dependency.probe()
         except MipError as error:
             return error.message
         except Exception as error:
             # A fault of the backend; its text may quote what it was about.
-            _LOG.warning("the probe of %s failed", dependency.name, exc_info=error)
-            return f"it fails with {type(error).__name__}; the server's log says where"
+            problem = f"it fails with {type(error).__name__}; the server's log says where"
+            if self._problems.get(dependency.name) != problem:
+                _LOG.warning("the probe of %s failed", dependency.name, exc_info=error)
+            return problem
         return ""
 
     async def _settle(self, dependency: Dependency, problem: str) -> None:
@@ -158,8 +170,13 @@ class Vitals:
         elif not works:
             _LOG.error("%s (%s) does not work: %s", name, dependency.backend, problem)
         self._known[name] = works
-        if self.changed is not None:
+        if self.changed is None:
+            return
+        try:
             await self.changed(name, works)
+        except Exception:
+            # Whoever could not be told hears of the next change; looking goes on.
+            _LOG.exception("the health of %s could not be told", name)
 
     async def _measure(self) -> None:
         while True:
