@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import grpc
@@ -12,9 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from memos_server import names
 from memos_server._pb.mip.v1.cube_service_pb2 import VerifyCubeRequest
 from memos_server.api.server import DEPENDENCY
+from memos_server.configs import tls
 from memos_server.configs.data_folder import DataFolder
 from memos_server.configs.errors import SetupError
-from memos_server.configs.settings import MetricsSettings, Settings, TracingSettings
+from memos_server.configs.settings import MetricsSettings, Settings, TlsSettings, TracingSettings
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, PrincipalAccess, Reader
 from memos_server.main import LOCAL_ADMIN, load_embedder, serving
@@ -57,6 +59,7 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     else:
         checks = [Check("model", "ok", f"{model.name}, {model.dimension} dimensions, {model.runtime}")]
         model.close()
+    checks += _certificates(settings)
     folder = DataFolder(settings.data)
     if not folder.path.exists():
         return [*checks, Check("folder", "warn", f"{folder.path} does not exist yet; the first `memos serve` makes it")]
@@ -92,6 +95,20 @@ async def _online(address: str) -> list[Check]:
     return checks
 
 
+def _certificates(settings: Settings) -> list[Check]:
+    now = datetime.now(UTC)
+    checks = []
+    try:
+        for path, end in tls.ends(settings):
+            message = f"{path} expires on {end:%Y-%m-%d}" if end > now else f"{path} expired on {end:%Y-%m-%d}"
+            status = "fail" if end <= now else "warn" if end <= now + tls.RENEW_BEFORE else "ok"
+            remedy = "" if status == "ok" else "Renew it, for instance with `memos tls init --renew`."
+            checks.append(Check("certificate", status, message, remedy))
+    except SetupError as error:
+        checks.append(Check("certificate", "fail", error.message, error.remedy))
+    return checks
+
+
 def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
@@ -106,7 +123,8 @@ async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
     # needs, so that it is compared whole.
     patient = settings.search.model_copy(update={"index_wait_s": _INDEX_WAIT_S})
     # Nor does it send or show anything elsewhere, on the port of another server or to its collector.
-    silent = {"metrics": MetricsSettings(), "tracing": TracingSettings()}
+    # On loopback it needs no certificate, so that one that has expired keeps nothing from being examined.
+    silent = {"metrics": MetricsSettings(), "tracing": TracingSettings(), "tls": TlsSettings()}
     alone = settings.model_copy(update={"listen": "127.0.0.1:0", "search": patient, **silent})
     checks: list[Check] = []
     async with serving(alone) as server:

@@ -109,6 +109,16 @@ def show(path: Path) -> Shown:
     return Shown(subject, certificate_names(cert), certificate_id(cert), cert.not_valid_after_utc)
 
 
+def ends(settings: Settings) -> list[tuple[Path, datetime.datetime]]:
+    """Returns the files that the settings name for TLS, each with the time at which its first certificate expires.
+
+    Raises:
+        SetupError: A file cannot be read, or holds no certificate.
+    """
+    files = [path for path in (settings.tls.cert, settings.tls.client_ca) if path is not None]
+    return [(path, show(path).not_after) for path in files]
+
+
 def is_loopback(host: str) -> bool:
     """Returns whether only this machine reaches a host: `localhost`, 127.0.0.0/8 or ::1. Nothing is resolved."""
     if host.lower().rstrip(".") == "localhost":
