@@ -18,7 +18,7 @@ from rich.live import Live
 from memos_sdk.cli.context import Cli, command, plain
 from memos_sdk.cli.rates import Interval, between
 from memos_sdk.cli.top_view import Look, render
-from memos_sdk.errors import DeadlineExceeded, Unavailable
+from memos_sdk.errors import Cancelled, DeadlineExceeded, Unavailable
 
 if TYPE_CHECKING:
     from memos_sdk._gen.mip import v1 as mip
@@ -74,11 +74,11 @@ def _live(cli: Cli, title: str, before: mip.GetServerStatsResponse, interval: fl
             hint = f"the last {interval:g} s · q ends"
             try:
                 now = cli.client.server_stats(timeout=max(interval, 5.0))
-            except Unavailable as error:
-                looked = dataclasses.replace(looked, hint=f"no answer, tried again: {error} · q ends", lost=True)
-                continue
-            except DeadlineExceeded:
-                looked = dataclasses.replace(looked, hint="no answer in time, tried again · q ends", lost=True)
+            except (Unavailable, DeadlineExceeded, Cancelled) as error:
+                # It stops, starts again or is overloaded; who watches wants to see it come back.
+                looked = dataclasses.replace(
+                    looked, hint=f"q ends · no answer, trying again: {error.message}", lost=True
+                )
                 continue
             seen = between(before, now)
             history.append(seen.all.per_second)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from fcntl import ioctl
+from pathlib import Path
 from termios import TIOCSWINSZ
 from typing import Any
 
@@ -65,30 +66,64 @@ def test_json_is_one_object_a_look(server: ServerProcess) -> None:
         assert [part["serving"] for part in look["dependencies"]] == [True, True, True]
 
 
+class Screen:
+    """A terminal of 80 columns and 24 lines with `memos top` in it."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.master, slave = pty.openpty()
+        ioctl(slave, TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.process = subprocess.Popen(
+            command("top", "--interval", "0.3"),
+            env=environment(server, TERM="xterm-256color"),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Reads until a text was shown as often since the last call."""
+        output = b""
+        deadline = time.monotonic() + 40
+        while output.decode(errors="replace").count(text) < times:
+            assert time.monotonic() < deadline, output
+            if select.select([self.master], [], [], 0.2)[0]:
+                output += os.read(self.master, 65536)
+        self.seen += output.decode(errors="replace")
+
+    def end(self) -> int:
+        """Types q; returns the exit status."""
+        os.write(self.master, b"q")
+        while select.select([self.master], [], [], 2)[0]:
+            try:
+                if not os.read(self.master, 65536):
+                    break
+            except OSError:
+                break
+        os.close(self.master)
+        return self.process.wait(10)
+
+
 def test_the_live_view_moves_and_ends_with_q(server: ServerProcess) -> None:
-    master, slave = pty.openpty()
-    ioctl(slave, TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen(
-        command("top", "--interval", "0.3"),
-        env=environment(server, TERM="xterm-256color"),
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-    )
-    os.close(slave)
-    output = b""
-    deadline = time.monotonic() + 30
-    while output.count(b"GetServerStats") < 3 and time.monotonic() < deadline:
-        if select.select([master], [], [], 0.2)[0]:
-            output += os.read(master, 65536)
-    os.write(master, b"q")
-    assert process.wait(10) == 0
-    os.close(master)
-    text = output.decode()
-    assert text.count("GetServerStats") >= 3
+    screen = Screen(server)
+    screen.wait_for("the last 0.3 s · q ends", times=3)
     # The view has a screen of its own, which leaves the person's as it was.
-    assert "\x1b[?1049h" in text
-    assert "the last 0.3 s · q ends" in text
+    assert "\x1b[?1049h" in screen.seen
+    assert "ServerService.GetServerStats" in screen.seen
+    assert screen.end() == 0
+
+
+def test_the_live_view_outlives_its_server_and_sees_it_come_back(tmp_path: Path) -> None:
+    running = ServerProcess(tmp_path / "data")
+    screen = Screen(running)
+    screen.wait_for("the last 0.3 s · q ends")
+    assert running.stop() == 0
+    screen.wait_for("no answer, trying again")
+    running = ServerProcess(tmp_path / "data", "--listen", running.address)
+    screen.wait_for("the last 0.3 s · q ends", times=2)
+    assert screen.end() == 0
+    running.stop()
 
 
 def test_who_does_not_administer_the_server_is_told_so(server: ServerProcess) -> None:
