@@ -7,6 +7,7 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ _log = logging.getLogger(__name__)
 _CUBE_UID = re.compile(r"[0-9A-Za-z][0-9A-Za-z-]{0,63}")
 
 T = TypeVar("T")
+
+_RETRY_S = 5.0
+"""How long a cube is left alone after its snapshot could not be written, seconds; each further failure doubles it."""
+_RETRY_MOST_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class _Slot:
         self.queued = False
         self.used = 0
         self.bytes = 0
+        self.failures = 0
+        self.retry_at = 0.0
 
 
 class EmbeddedIndex:
@@ -263,7 +270,8 @@ class EmbeddedIndex:
             if erased:
                 self._rewrite(slot)
         with self._table:
-            due = slot.changes > max(self._config.snapshot_changes, slot.versions // 4) and not slot.queued
+            many = slot.changes > max(self._config.snapshot_changes, slot.versions // 4)
+            due = many and not slot.queued and time.monotonic() >= slot.retry_at
             slot.queued = slot.queued or due
         if due:
             self._submit(lambda: self._save_queued(slot))
@@ -308,7 +316,14 @@ class EmbeddedIndex:
             if slot.cube is None or not slot.changes:
                 return
             cube, taken, changes = slot.cube, snapshot.capture(slot.cube), slot.changes
-        saved = snapshot.write(slot.folder, taken, slot.saved)
+        try:
+            saved = snapshot.write(slot.folder, taken, slot.saved)
+        except OSError:
+            # A full disk stays full for a while, and each try writes all of the cube.
+            slot.failures += 1
+            slot.retry_at = time.monotonic() + min(_RETRY_S * 2 ** (slot.failures - 1), _RETRY_MOST_S)
+            raise
+        slot.failures, slot.retry_at = 0, 0.0
         with slot.lock.write():
             slot.saved = saved
             if slot.cube is cube:
@@ -334,7 +349,8 @@ class EmbeddedIndex:
         for slot in loaded:
             if total <= budget:
                 break
-            if slot is not kept:
+            # One that could not be written stays in memory until it is tried again.
+            if slot is not kept and time.monotonic() >= slot.retry_at:
                 total -= slot.bytes
                 self._submit(partial(self._evict, slot))
 

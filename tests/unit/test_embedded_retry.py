@@ -1,0 +1,62 @@
+"""The embedded index when its snapshots cannot be written: it serves from memory, and tries again after a while."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from memos_server.vec_dbs.base import IndexBatch, IndexContent, IndexQuery, IndexVersion, StateIn
+from memos_server.vec_dbs.embedded import EmbeddedIndex, backend, snapshot
+
+CUBE = "00000000-0000-7000-8000-000000000000"
+
+
+def _batch(revision: int) -> IndexBatch:
+    key = bytes([revision])
+    uid = f"00000000-0000-7000-8000-{revision:012x}"
+    return IndexBatch(
+        revision - 1, revision, [IndexContent(key, ["word"])], [IndexVersion(uid, revision, key, 1, 1, 0.0, 0.0)]
+    )
+
+
+async def test_a_snapshot_that_failed_is_tried_again_only_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    tries: list[float] = []
+
+    def full(*_: object) -> None:
+        tries.append(now)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write = snapshot.write
+    monkeypatch.setattr(backend.time, "monotonic", lambda: now)
+    monkeypatch.setattr(snapshot, "write", full)
+    index = EmbeddedIndex(str(tmp_path), snapshot_changes=1)
+    await index.open()
+
+    async def apply(revision: int) -> None:
+        await index.apply(CUBE, 0, _batch(revision))
+        assert index._saver is not None
+        index._saver.submit(lambda: None).result()
+
+    for revision in range(1, 6):
+        await apply(revision)
+    assert tries == [1000.0]
+    found = await index.search(CUBE, IndexQuery(5, StateIn(frozenset({1})), 4, terms=["word"]))
+    assert len(found.candidates) == 5
+    now = 1005.0
+    for revision in range(6, 9):
+        await apply(revision)
+    # The second failure doubles the wait from 5 to 10 seconds.
+    assert tries == [1000.0, 1005.0]
+    now = 1014.0
+    await apply(9)
+    assert tries == [1000.0, 1005.0]
+    now = 1015.0
+    monkeypatch.setattr(snapshot, "write", write)
+    await apply(10)
+    assert (await index.stats(CUBE)).disk_bytes > 0
+    await index.close()
