@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from memos_server.configs import tls
 from memos_server.configs.settings import Settings
@@ -60,12 +64,6 @@ async def test_a_file_that_is_no_certificate_is_told(tmp_path: Path, folder: Pat
 
 
 def test_the_id_of_a_certificate_is_that_of_the_specification(folder: Path) -> None:
-    import hashlib
-    import uuid
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     made = tls.client(folder, "phone")
     der = x509.load_pem_x509_certificate(made.client_cert.read_bytes()).public_bytes(Encoding.DER)
     digest = int.from_bytes(hashlib.sha256(der).digest()[:16])
