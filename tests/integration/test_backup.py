@@ -21,6 +21,7 @@ from memos_server.configs import data_folder
 from memos_server.configs.errors import SetupError
 from memos_server.configs.settings import Settings
 from tests.conftest import World
+from tests.e2e.process import ServerProcess
 from tests.support.folder_story import WEIGHTS, answers, digest_of, upload, vector
 from tests.support.folders import VERSIONS, files_of, told, unpack
 from tests.support.mip import Memory, Mip, RpcError, text
@@ -37,6 +38,12 @@ def settings_of(data: Path, **more: Any) -> Settings:
 def bytes_of(folder: Path) -> bytes:
     """Returns every byte of every file below a folder."""
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of the server's package in a folder."""
+    command = [sys.executable, "-m", "memos_server", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
 
 
 def left_in(folder: Path) -> list[str]:
@@ -147,6 +154,23 @@ async def test_a_backup_under_writers_holds_all_that_was_acknowledged_before_it(
         writer.cancel()
     await asyncio.gather(*writers, return_exceptions=True)
     await world.stop()
+
+
+async def test_a_backup_after_the_server_was_killed_holds_all_that_was_acknowledged(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data")
+    mip = Mip(server.address, server.token)
+    await mip.CreateCube(cube_id="c")
+    for number in range(20):
+        added = await mip.AddMemories(parent="cubes/c", memories=[text(f"note {number}")])
+    # Beside the running server, as another process.
+    beside = await asyncio.to_thread(run, tmp_path, "backup", "--data", str(server.data), "beside", "--json")
+    assert json.loads(beside.stdout)["cubes"][0]["head_digest"] == added.commit.digest.hex()
+    last = await mip.AddMemories(parent="cubes/c", memories=[text("the last note")])
+    await mip.close()
+    server.kill()
+    assert (server.data / "record.sqlite-wal").stat().st_size
+    made = make(settings_of(server.data), tmp_path / "after")
+    assert (made.cubes[0].revision, made.cubes[0].digest) == (22, last.commit.digest)
 
 
 async def test_what_was_purged_before_a_backup_is_nowhere_in_it(tmp_path: Path) -> None:
@@ -297,27 +321,22 @@ def test_a_newer_tool_backs_up_an_older_folder_as_it_is(tmp_path: Path, monkeypa
 
 def test_the_commands_say_what_they_did(tmp_path: Path) -> None:
     data = unpack(VERSIONS[-1], tmp_path / "data")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "memos_server", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-
-    done = run("backup", "--data", str(data), "night", "--json")
+    done = run(tmp_path, "backup", "--data", str(data), "night", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     manifest = tmp_path / "night" / "backup.json"
     assert said["manifest_sha256"] == digest_of(manifest.read_bytes()).removeprefix("sha256:")
     assert [cube["name"] for cube in said["cubes"]] == list(told(VERSIONS[-1])["cubes"])
     assert (said["format"], said["path"]) == (VERSIONS[-1], str(tmp_path / "night"))
-    done = run("backup", "--data", str(data), "night")
+    done = run(tmp_path, "backup", "--data", str(data), "night")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
         f"error: {tmp_path / 'night'} exists already.",
         "remedy: Name a folder that does not exist yet, or an empty one.",
     ]
-    done = run("serve", "--data", "night")
+    done = run(tmp_path, "serve", "--data", "night")
     assert done.stderr.splitlines()[0] == f"error: {tmp_path / 'night'} is a backup, not a data folder."
-    done = run("restore", "night", "--data", "again", "--expect", said["manifest_sha256"])
+    done = run(tmp_path, "restore", "night", "--data", "again", "--expect", said["manifest_sha256"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("restored 5 cubes and 2 blobs, 0.2 MB, as of 20")
     assert done.stdout.endswith(f"manifest: sha256 {said['manifest_sha256']}\n")
