@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -80,6 +81,11 @@ def serve(
 
     def announce(server: main.Running) -> None:
         model = server.mos.embeddings.model
+        if settings.log.format == "json":
+            # Who reads objects gets nothing else.
+            fields = {"address": server.address, "data": str(settings.data), "model": model.name if model else ""}
+            logging.getLogger("memos_server").info("listens", extra={"fields": fields})
+            return
         err.print(f"MemOS listens on [bold]{server.address}[/bold], data in {settings.data}", soft_wrap=True)
         runs = f"{model.name} ({model.runtime})" if model else "none: search works by words"
         err.print(f"Embedding model: {runs}", soft_wrap=True)

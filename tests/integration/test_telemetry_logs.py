@@ -156,7 +156,9 @@ async def test_nothing_that_callers_send_is_in_the_log_even_at_debug(tmp_path: P
     if format_ == "text":
         assert " DEBUG   memos_server.access: call method=mip.v1.MemoryService/AddMemories code=OK" in log
         return
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in log.splitlines()]
+    (listens,) = [line for line in lines if line["message"] == "listens"]
+    assert listens["address"] == server.address
     calls = [line for line in lines if line["logger"] == "memos_server.access"]
     assert {line["method"] for line in calls} == {path_of(method)[1:] for method in METHODS.values()}
     first = next(line for line in calls if line["method"].endswith("/AddMemories"))
