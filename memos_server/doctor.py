@@ -11,11 +11,18 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from memos_server import names
-from memos_server._pb.mip.v1.cube_service_pb2 import VerifyCubeRequest
+from memos_server._pb.mip.v1.cube_service_pb2 import (
+    Finding,
+    ListCubesRequest,
+    ListCubesResponse,
+    VerifyCubeRequest,
+    VerifyCubeResponse,
+)
 from memos_server.api.server import DEPENDENCY
 from memos_server.configs import tls
-from memos_server.configs.data_folder import DataFolder
+from memos_server.configs.data_folder import PAGE_KEY_BYTES, DataFolder, ServerInfo
 from memos_server.configs.errors import SetupError
+from memos_server.configs.secret_files import read_secret
 from memos_server.configs.settings import MetricsSettings, Settings, TlsSettings, TracingSettings
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, PrincipalAccess, Reader
@@ -28,6 +35,16 @@ _STEP = 500
 _INDEX_WAIT_S = 3600.0
 _ANSWER_S = 5.0
 _RESTORE = "Restore the folder from a backup."
+_REMEDIES = {
+    "STORAGE_FULL": "Free some space on the disk; nothing acknowledged was lost.",
+    "BACKEND_UNAVAILABLE": "Look for errors of the disk in the system's log; nothing was changed.",
+}
+_FINDINGS = {
+    "index": "memos doctor --repair",
+    "blob": "Put the blob's file back from a backup, or upload its bytes again.",
+}
+_ONLINE_S = 3600.0
+_NAMED = 20
 
 
 class Check(NamedTuple):
@@ -51,7 +68,7 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
 
     Args:
         settings: The settings; the folder is `settings.data`.
-        repair: True drops damaged indexes, so that they are made anew from the log.
+        repair: True makes anew what is derived and damaged: indexes, the key of page tokens.
     """
     model, missing = load_embedder(settings)
     if model is None:
@@ -66,18 +83,45 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     running = folder.read_server_info()
     if running is not None and _answers(running.address):
         note = f"a server (pid {running.pid}) uses {folder.path} and listens on {running.address}"
-        checks += [] if running.tls else await _online(running.address)
-        return [*checks, Check("folder", "ok", note), Check("record", "warn", "not checked: the server is running",
-                "Stop the server, or verify online with `memos cube verify`.")]  # fmt: skip
+        checks += [] if running.tls else await _unhealthy(running.address)
+        return [*checks, Check("folder", "ok", note), *await _verified(folder, running)]
     try:
-        return checks + await _offline(settings, repair=repair)
+        stale = folder.server_info.exists()
+        checks += _page_key(folder, repair=repair)
+        found = await _offline(settings, repair=repair)
+        if stale:
+            text = "server.json named a server that does not run, and was removed"
+            checks.append(Check("server.json", "repaired", text))
+        return checks + found
     except SetupError as error:
         return [*checks, Check("folder", "fail", error.message, error.remedy)]
     except MipError as error:
-        return [*checks, Check("record", "fail", error.message, _RESTORE)]
+        return [*checks, Check("record", "fail", error.message, _REMEDIES.get(error.reason, _RESTORE))]
 
 
-async def _online(address: str) -> list[Check]:
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _page_key(folder: DataFolder, *, repair: bool) -> list[Check]:
+    """Examines the key of page tokens, which a server makes anew where it is missing."""
+    key = folder.page_key
+    if not key.exists() or key.stat().st_size == PAGE_KEY_BYTES:
+        return []
+    if not repair:
+        text = f"{key} does not hold {PAGE_KEY_BYTES} bytes"
+        return [Check("page-tokens.key", "fail", text, "memos doctor --repair")]
+    key.unlink()
+    text = "the key of page tokens was damaged and is made anew; listings that were under way start again"
+    return [Check("page-tokens.key", "repaired", text)]
+
+
+async def _unhealthy(address: str) -> list[Check]:
     """Asks a running server's health service, which needs no token, for what the server says does not work."""
     checks = []
     async with grpc.aio.insecure_channel(address) as channel:
@@ -109,13 +153,41 @@ def _certificates(settings: Settings) -> list[Check]:
     return checks
 
 
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
+async def _verified(folder: DataFolder, running: ServerInfo) -> list[Check]:
+    """Lets the running server verify its cubes; the record's file is examined page by page only without a server."""
+    if running.tls:
+        text = "in use; `memos cube verify` examines a cube through the server, and the doctor all when it is stopped"
+        return [Check("record", "ok", text)]
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
-            return True
-    except OSError:
-        return False
+        token = read_secret(folder.admin_token).decode("ascii", "replace").strip()
+    except SetupError as error:
+        return [Check("record", "warn", f"not examined: {error.message}", error.remedy)]
+    checks: list[Check] = []
+    async with grpc.aio.insecure_channel(running.address) as channel:
+        metadata = (("authorization", f"Bearer {token}"),)
+        listed = channel.unary_unary(
+            "/mip.v1.CubeService/ListCubes", ListCubesRequest.SerializeToString, ListCubesResponse.FromString
+        )
+        verified = channel.unary_unary(
+            "/mip.v1.CubeService/VerifyCube", VerifyCubeRequest.SerializeToString, VerifyCubeResponse.FromString
+        )
+        count, page = 0, ""
+        try:
+            while True:
+                found = await listed(ListCubesRequest(page_size=1000, page_token=page), metadata=metadata)
+                for cube in found.cubes:
+                    count += 1
+                    answer = await verified(VerifyCubeRequest(name=cube.name), metadata=metadata, timeout=_ONLINE_S)
+                    checks += _judged(cube.name, answer.head_revision, answer.findings)
+                page = found.next_page_token
+                if not page:
+                    break
+        except grpc.aio.AioRpcError as error:
+            checks.append(Check("record", "fail", f"the server answers {error.code().name}: {error.details()}",
+                                "Look into the server's log; stop it and run `memos doctor` again."))  # fmt: skip
+            return checks
+    text = "in use; the server verified its cubes. Its file is examined page by page when the server is stopped"
+    return [Check("record", "ok", text), *checks, Check("cubes", "ok", f"{count} cubes examined")]
 
 
 async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
@@ -172,7 +244,8 @@ async def _cube(mos: Mos, call: Call, cube: CubeRow, *, repair: bool) -> list[Ch
     # Where files of an index are missing or do not match their checksums, it begins anew by itself when it is opened.
     lost = cube.revision > 0 and await mos.keeper.indexed_revision(cube.uid) == 0
     found = (await verify_cube(mos, call, request)).findings
-    derived_found = any(finding.kind == "index" for finding in found)
+    # An index that knows more than a damaged log is kept: it tells what is missing.
+    derived_found = bool(found) and all(finding.kind == "index" for finding in found)
     checks = []
     if lost and not derived_found:
         checks.append(Check(name, "repaired", "the search index was missing or damaged and was made anew from the log"))
@@ -181,8 +254,17 @@ async def _cube(mos: Mos, call: Call, cube: CubeRow, *, repair: bool) -> list[Ch
         found = (await verify_cube(mos, call, request)).findings
         if not any(finding.kind == "index" for finding in found):
             checks.append(Check(name, "repaired", "the search index was made anew from the log"))
-    for finding in found[:20]:
-        derived = finding.kind == "index"
-        remedy = "memos doctor --repair" if derived else _RESTORE
+    return checks + _judged(name, cube.revision, found, well=not checks)
+
+
+def _judged(name: str, revision: int, findings: Sequence[Finding], *, well: bool = True) -> list[Check]:
+    """Returns what VerifyCube found of a cube as checks; with `well`, also that it found nothing."""
+    checks = []
+    for finding in findings[:_NAMED]:
+        remedy = _FINDINGS.get(finding.kind, _RESTORE)
         checks.append(Check(name, "fail", f"{finding.kind} {finding.resource}: {finding.message}", remedy))
-    return checks or [Check(name, "ok", f"revision {cube.revision}, chain, content and index agree")]
+    if len(findings) > _NAMED:
+        checks.append(Check(name, "fail", f"{len(findings) - _NAMED} more findings", "memos cube verify names more."))
+    if not findings and well:
+        checks.append(Check(name, "ok", f"revision {revision}, chain, content, blobs and index agree"))
+    return checks

@@ -26,6 +26,9 @@ FORMAT_VERSION: Final = 1
 of the record raises it; a change of the layout alone is an empty migration."""
 
 THIS_SERVER: Final = f"memos-mip {__version__}"
+PAGE_KEY_BYTES: Final = 32
+"""The size of the key that signs page tokens."""
+
 BACKUP_MANIFEST: Final = "backup.json"
 """The file that makes a folder a backup: no server starts on one."""
 
@@ -318,8 +321,10 @@ class DataFolder:
             SetupError: The key's file is readable by others or has another size.
         """
         if not self.page_key.exists():
-            write_file(self.page_key, os.urandom(32))
+            write_file(self.page_key, os.urandom(PAGE_KEY_BYTES))
         key = read_secret(self.page_key)
-        if len(key) != 32:
-            raise SetupError(f"{self.page_key} does not hold 32 bytes.", "Remove the file; the server makes a new one.")
+        if len(key) != PAGE_KEY_BYTES:
+            raise SetupError(
+                f"{self.page_key} does not hold {PAGE_KEY_BYTES} bytes.", "Remove the file; the server makes a new one."
+            )
         return key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from memos_server import names
 from memos_server._pb.mip.v1.blob_service_pb2 import (
@@ -146,6 +146,11 @@ async def read_blob(mos: Mos, call: Call, request: ReadBlobRequest) -> AsyncIter
         return cube, size
 
     cube, size = await mos.read(read)
+
+    async def held(txn: Reader) -> Mapping[str, int]:
+        # Once more: a purge may have erased it meanwhile.
+        return await txn.blobs(cube.key, [request.digest])
+
     if request.offset > size:
         raise invalid_field("offset", f"must be at most the size, {size}")
     if await mos.blobs.size(cube.uid, request.digest) not in (size, None):
@@ -154,6 +159,9 @@ async def read_blob(mos: Mos, call: Call, request: ReadBlobRequest) -> AsyncIter
     yield ReadBlobResponse(
         header=BlobHeader(parent=request.parent, digest=request.digest, size=size, offset=request.offset)
     )
+    if await mos.blobs.size(cube.uid, request.digest) != size and request.digest in await mos.read(held):
+        message = f"the stored bytes of blob {request.digest} are missing or cut off"
+        raise MipError("DATA_CORRUPT", message, metadata={"digest": request.digest})
     offset = request.offset
     async for piece in mos.blobs.read(cube.uid, request.digest, request.offset, request.limit):
         yield ReadBlobResponse(data=BlobData(offset=offset, data=piece))

@@ -52,7 +52,7 @@ async def test_a_healthy_folder_is_all_ok(make_world: MakeWorld) -> None:
         "cubes/c": "ok",
         "cubes": "ok",
     }
-    assert checks["cubes/c"].message == "revision 2, chain, content and index agree"
+    assert checks["cubes/c"].message == "revision 2, chain, content, blobs and index agree"
     assert checks["cubes"].message == "1 cubes examined"
 
 
@@ -115,9 +115,16 @@ async def test_a_folder_in_use_is_left_to_its_server(make_world: MakeWorld) -> N
     world = await make_world()
     await world.admin.CreateCube(cube_id="c")
     checks = await doctor(world, repair=True)
-    assert [check.status for check in checks.values()] == ["warn", "ok", "warn"]
+    assert {name: check.status for name, check in checks.items()} == {
+        "model": "warn",
+        "folder": "ok",
+        "record": "ok",
+        "cubes/c": "ok",
+        "cubes": "ok",
+    }
     assert checks["folder"].message.startswith("a server (pid ")
-    assert checks["record"].message == "not checked: the server is running"
+    assert checks["record"].message.startswith("in use; the server verified its cubes")
+    assert checks["cubes/c"].message == "revision 1, chain, content, blobs and index agree"
     (world.data / "server.json").unlink()
     check = (await doctor(world, repair=True))["folder"]
     assert check.status == "fail"

@@ -65,12 +65,13 @@ def lost_commits(record: Path) -> str:
     nothing is known to be lost."""
     log = record.with_name(f"{record.name}-wal")
     with open(log, "rb") as file:
-        found = _Log.of(file.read(_HEADER), _size(log))
-        committed = _last_committed(record, found)
+        size = _size(log)
+        found = _Log.of(file.read(_HEADER), size)
         if found is None:
-            return f"{log} is damaged at its first byte" if committed else ""
+            # The header is synced before the first frame is written.
+            return f"{log} is damaged in its header, and acknowledged commits may lie behind" if size > _HEADER else ""
         good, behind = found.read(file.fileno())
-    if not behind and good >= committed:
+    if not behind and good >= _last_committed(record, found):
         return ""
     end = _HEADER + good * found.frame
     return f"{log} is damaged or cut off at byte {end}, and acknowledged commits lay behind"
@@ -165,7 +166,7 @@ def _checksums(words: NDArray[np.uint32], start: NDArray[np.uint32]) -> NDArray[
     return np.stack([first, second], axis=1)
 
 
-def _last_committed(record: Path, log: _Log | None) -> int:
+def _last_committed(record: Path, log: _Log) -> int:
     """Returns the last frame of the log that the shared memory knows as committed; 0 when it knows nothing of this log.
 
     A server that was killed leaves it as it was; a power loss leaves any earlier state of it, or none. What it says
@@ -184,4 +185,4 @@ def _last_committed(record: Path, log: _Log | None) -> int:
     if struct.unpack("=2I", raw[40:48]) != (int(sums[0, 0]), int(sums[0, 1])):
         return 0
     (frames,) = struct.unpack("=I", raw[16:20])
-    return int(frames) if log is not None and raw[32:40] == log.salt else 0
+    return int(frames) if raw[32:40] == log.salt else 0
