@@ -332,9 +332,29 @@ class Reader(Protocol):
         """Returns an item's versions with from_revision < before, newest first, with content."""
 
     async def relations(
-        self, cube: int, uids: Sequence[str], *, outgoing: bool, incoming: bool, revision: int | None = None
+        self,
+        cube: int,
+        uids: Sequence[str],
+        *,
+        outgoing: bool,
+        incoming: bool,
+        revision: int | None = None,
+        types: Iterable[str] = (),
+        after: int = 0,
+        limit: int | None = None,
     ) -> Sequence[Version]:
-        """Returns the ACTIVE relations that leave or enter memories, in order of creation."""
+        """Returns the ACTIVE relations that leave or enter memories, in order of creation.
+
+        Args:
+            cube: The cube.
+            uids: The memories.
+            outgoing: Whether those that leave a memory count.
+            incoming: Whether those that enter one do.
+            revision: The revision; None means the present.
+            types: The types that count; none means all.
+            after: The handle of the last one that was seen; with it, `uids` names one memory.
+            limit: The most to return: of one memory the first ones, of several any. A memory may have millions.
+        """
 
     async def changed_items(self, cube: int, after_revision: int) -> Sequence[tuple[Version, Version | None]]:
         """Returns, for each item that changed after a revision, its current version and the one at the revision."""

@@ -25,6 +25,8 @@ HOPS = 2
 ENTITY_HOPS = 1
 """How many shared entities do: a second one found nothing more, and asks the index for hundreds of memories."""
 NODES = 2000
+EDGES = 10_000
+"""The most relations that one hop looks at; a hub may have millions."""
 RETURN = 0.5
 ITERATIONS = 15
 RELATION_WEIGHT = 3.0
@@ -125,7 +127,9 @@ async def _neighbourhood(
         ) -> list[tuple[str, str, float]]:
             revision = None if scope.revision == scope.cube.revision else scope.revision
             edges = [(node, other, weight) for node in nodes for other, weight in shared.get(node, {}).items()]
-            around = await txn.relations(scope.cube.key, nodes, outgoing=True, incoming=True, revision=revision)
+            around = await txn.relations(
+                scope.cube.key, nodes, outgoing=True, incoming=True, revision=revision, limit=EDGES
+            )
             edges += [(edge.source, edge.target, edge.weight * RELATION_WEIGHT) for edge in around]
             unknown = {uid for a, b, _ in edges for uid in (a, b)} | set(nodes)
             found = await txn.versions_by_uid(scope.cube.key, unknown - set(versions), revision, with_content=False)

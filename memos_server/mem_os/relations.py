@@ -42,7 +42,9 @@ _STEP = 500
 _SCAN = 5000
 """The most relations that one page examines; a page of a rare type ends early, with a token to go on."""
 _MAX_DEPTH = 16
-_EXPLORED = 100_000
+_CONTENTS = 100
+"""How many memories' contents a traversal reads at once; what does not fit the answer is not read."""
+_EXPLORED = 10_000
 """The most edges that one traversal looks at."""
 
 
@@ -124,8 +126,8 @@ async def _check_tree(txn: Reader, cube: CubeRow, edges: Sequence[tuple[Version,
             raise invalid_field("relations", f"give {names.memory_name(cube.id, target.id)} two parents")
         parents[target.uid] = source.uid
     for child in list(parents):
-        for edge in await txn.relations(cube.key, [child], outgoing=False, incoming=True):
-            if edge.type == PARENT_OF and edge.source != parents[child]:
+        for edge in await _parents(txn, cube, child):
+            if edge.source != parents[child]:
                 name = names.memory_name(cube.id, (await txn.names(cube.key, [child]))[child].rpartition("/")[2])
                 text = f"give {name} a second parent; delete the first relation before, also of a deleted parent"
                 raise invalid_field("relations", text)
@@ -133,12 +135,15 @@ async def _check_tree(txn: Reader, cube: CubeRow, edges: Sequence[tuple[Version,
         position, seen = start, {start}
         while position:
             if position not in parents:
-                above = await txn.relations(cube.key, [position], outgoing=False, incoming=True)
-                parents[position] = next((edge.source for edge in above if edge.type == PARENT_OF), "")
+                parents[position] = next((edge.source for edge in await _parents(txn, cube, position)), "")
             position = parents[position]
             if position in seen:
                 raise invalid_field("relations", "close a cycle of PARENT_OF")
             seen.add(position)
+
+
+async def _parents(txn: Reader, cube: CubeRow, child: str) -> Sequence[Version]:
+    return await txn.relations(cube.key, [child], outgoing=False, incoming=True, types=[PARENT_OF], limit=2)
 
 
 async def delete_relations(mos: Mos, call: Call, request: DeleteRelationsRequest) -> DeleteRelationsResponse:
@@ -186,7 +191,8 @@ def present(view: CubeView, version: Version | None) -> bool:
 async def _messages(
     txn: Reader, view: CubeView, cube: CubeRow, versions: Sequence[Version], revision: int | None = None
 ) -> list[Relation]:
-    ends = await txn.versions_by_uid(cube.key, {uid for v in versions for uid in (v.source, v.target)}, revision)
+    uids = {uid for version in versions for uid in (version.source, version.target)}
+    ends = await txn.versions_by_uid(cube.key, uids, revision, with_content=False)
     return [
         relation_message(
             cube.id,
@@ -221,12 +227,18 @@ async def list_relations(mos: Mos, call: Call, request: ListRelationsRequest) ->
                 if version is None or not view.sees(version):
                     raise not_found(cube_id, memory_id, revision)
                 rows = await txn.relations(
-                    cube.key, [version.uid], outgoing=outgoing, incoming=incoming, revision=revision
+                    cube.key,
+                    [version.uid],
+                    outgoing=outgoing,
+                    incoming=incoming,
+                    revision=revision,
+                    types=types,
+                    after=position,
+                    limit=_STEP,
                 )
-                rows, more = [row for row in rows if row.item > position], False
             else:
                 rows = await txn.list_versions(cube.key, Kind.RELATION, position, _STEP, revision, with_content=False)
-                more = len(rows) == _STEP
+            more = len(rows) == _STEP
             wanted = [row for row in rows if row.state == MEMORY_STATE_ACTIVE and (not types or row.type in types)]
             shown = {message.uid: message for message in await _messages(txn, view, cube, wanted, revision)}
             for row in rows:
@@ -272,13 +284,20 @@ async def traverse(mos: Mos, call: Call, request: TraverseRequest) -> TraverseRe
         }
         frontier, truncated, explored = list(reached), False, 0
         for depth in range(1, depth_limit + 1):
-            edges = await txn.relations(cube.key, frontier, outgoing=outgoing, incoming=incoming, revision=revision)
+            edges = await txn.relations(
+                cube.key,
+                frontier,
+                outgoing=outgoing,
+                incoming=incoming,
+                revision=revision,
+                types=types,
+                limit=_EXPLORED + 1 - explored,
+            )
             explored += len(edges)
             known = set(frontier)
-            hops = [
-                (e, end) for e in edges if not types or e.type in types for end in _next(e, known, outgoing, incoming)
-            ]
-            versions = await txn.versions_by_uid(cube.key, {end for _, end in hops if end not in reached}, revision)
+            hops = [(edge, end) for edge in edges for end in _next(edge, known, outgoing, incoming)]
+            unknown = {end for _, end in hops if end not in reached}
+            versions = await txn.versions_by_uid(cube.key, unknown, revision, with_content=False)
             frontier = []
             for edge, end in hops:
                 version = versions.get(end)
@@ -315,15 +334,18 @@ async def _visits(
     *,
     truncated: bool,
 ) -> TraverseResponse:
-    messages = await visible_memories(txn, call, cube, [version for version, _, _ in reached])
     vias = await _messages(txn, call.view(cube.id), cube, [via for _, _, via in reached if via is not None], revision)
     by_uid = {via.uid: via for via in vias}
     response = TraverseResponse(truncated=truncated)
     filled = 0
-    for message, (_, depth, via) in zip(messages, reached, strict=True):
-        filled += message.ByteSize() + 512
-        if filled > RESPONSE_BYTES:
-            response.truncated = True
-            break
-        response.visits.append(Visit(memory=message, depth=depth, via=by_uid.get(via.uid) if via else None))
+    for start in range(0, len(reached), _CONTENTS):
+        some = reached[start : start + _CONTENTS]
+        whole = await txn.versions_by_uid(cube.key, [version.uid for version, _, _ in some], revision)
+        messages = await visible_memories(txn, call, cube, [whole[version.uid] for version, _, _ in some])
+        for message, (_, depth, via) in zip(messages, some, strict=True):
+            filled += message.ByteSize() + 512
+            if filled > RESPONSE_BYTES:
+                response.truncated = True
+                return response
+            response.visits.append(Visit(memory=message, depth=depth, via=by_uid.get(via.uid) if via else None))
     return response

@@ -436,6 +436,37 @@ async def test_relations_are_found_from_either_end_and_in_the_past(store: Record
     assert (edge.content, edge.commitment, edge.payload) == (None, b"", b"")
 
 
+async def test_the_relations_of_a_hub_are_read_in_pieces(store: RecordStore) -> None:
+    names = [f"m{number}" for number in range(30)]
+    key = await create(store, "c", memory("hub"), *[memory(name) for name in names])
+    await commit(store, "c", *[relation("hub", name, "CITES") for name in names[:20]])
+    await commit(store, "c", *[relation(name, "hub", "KNOWS") for name in names[10:]])
+    ends = [uid("hub")]
+
+    async def piece(
+        after: int, limit: int, *types: str, at: int | None = None, uids: list[str] = ends
+    ) -> Sequence[Version]:
+        async def read(txn: Reader) -> Sequence[Version]:
+            return await txn.relations(
+                key, uids, outgoing=True, incoming=True, revision=at, types=types, after=after, limit=limit
+            )
+
+        return await store.read(read)
+
+    for at in (None, 3):
+        seen: list[str] = []
+        after = 0
+        while rows := await piece(after, 7, at=at):
+            assert len(rows) == min(7, 40 - len(seen))
+            seen += [row.id for row in rows]
+            after = rows[-1].item
+        assert seen == [f"hub-{name}" for name in names[:20]] + [f"{name}-hub" for name in names[10:]]
+    assert [row.id for row in await piece(0, 2, "KNOWS")] == ["m10-hub", "m11-hub"]
+    assert len(await piece(0, 100, "KNOWS", "CITES")) == 40
+    assert len(await piece(0, 5, uids=[uid("hub"), uid("m1")])) == 5
+    assert len(await piece(0, 100, uids=[uid("hub"), uid("m1")])) == 40
+
+
 # Transactions
 
 

@@ -238,26 +238,49 @@ class SqliteReader(AccessReader):
         return [to_version(row) for row in rows]
 
     async def relations(
-        self, cube: int, uids: Sequence[str], *, outgoing: bool, incoming: bool, revision: int | None = None
+        self,
+        cube: int,
+        uids: Sequence[str],
+        *,
+        outgoing: bool,
+        incoming: bool,
+        revision: int | None = None,
+        types: Iterable[str] = (),
+        after: int = 0,
+        limit: int | None = None,
     ) -> Sequence[Version]:
         """See Reader."""
         columns, join = _NOW if revision is None else _AT
         found: dict[int, Version] = {}
         ends = [uuid_bytes(uid) for uid in dict.fromkeys(uids)]
+        bound = {
+            "cube": cube,
+            "revision": revision,
+            "after": after,
+            "kind": Kind.RELATION,
+            "types": json.dumps([*types]),
+        }
+        where = "AND i.kind = :kind AND i.key > :after AND v.state = 1"
+        if bound["types"] != "[]":
+            where += " AND i.type IN (SELECT value FROM json_each(:types))"
+        # Of one memory, the index has its relations in order; of several, they would have to be sorted first.
+        order = "ORDER BY i.key" if len(ends) == 1 else ""
         for start in range(0, len(ends), _LIMIT_OF_VARIABLES):
             chunk = ends[start : start + _LIMIT_OF_VARIABLES]
             marks = ",".join(f":u{number}" for number in range(len(chunk)))
             for column, wanted in (("source", outgoing), ("target", incoming)):
-                if not wanted:
+                most = -1 if limit is None else limit if len(ends) == 1 else limit - len(found)
+                if not wanted or not most:
                     continue
                 rows = self._db.execute(
                     f"SELECT {columns}, {_NO_CONTENT} FROM items i INDEXED BY items_{column} {join}"
-                    f" WHERE i.cube = :cube AND i.{column} IS NOT NULL AND i.{column} IN ({marks}) AND v.state = 1",
-                    {"cube": cube, "revision": revision, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
+                    f" WHERE i.cube = :cube AND i.{column} IS NOT NULL AND i.{column} IN ({marks}) {where}"
+                    f" {order} LIMIT :most",
+                    {**bound, "most": most, **{f"u{number}": uid for number, uid in enumerate(chunk)}},
                 )
                 for row in rows:
                     found[row[0]] = to_version(row)
-        return [found[key] for key in sorted(found)]
+        return [found[key] for key in sorted(found)[:limit]]
 
     async def changed_items(self, cube: int, after_revision: int) -> Sequence[tuple[Version, Version | None]]:
         """See Reader."""
