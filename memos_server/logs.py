@@ -24,6 +24,8 @@ from memos_server.errors import MipError
 _LOG: Final = logging.getLogger(__name__)
 
 _MAX_CHAIN: Final = 8
+_OF_SERVER: Final = frozenset({"UNAVAILABLE", "DATA_LOSS", "INTERNAL", "RESOURCE_EXHAUSTED"})
+"""The codes of errors that are about the server and not about what a caller sent."""
 _FRAMES: Final = 40
 
 if TYPE_CHECKING:
@@ -38,12 +40,15 @@ ExcInfo = tuple[type[BaseException] | None, BaseException | None, TracebackType 
 def described(error: BaseException) -> str:
     """Returns what may be written of an exception: its type, and its text where that never holds content.
 
-    Errors of this project say what happened without content. Those of the operating system name a file, those of
-    SQLite have a code; anything else may quote a value.
+    Errors of this project that blame the server say what happened without content; those that blame the caller may
+    quote it, to the caller alone. Those of the operating system name a file, those of SQLite have a code; anything else
+    may quote a value.
     """
     name = type(error).__qualname__
-    if isinstance(error, MipError | SetupError):
+    if isinstance(error, SetupError):
         return f"{name}: {error}"
+    if isinstance(error, MipError):
+        return f"{name}: {error}" if error.code in _OF_SERVER else f"{name}: {error.reason}"
     if isinstance(error, OSError):
         return f"{name}: {error}" if error.errno else name
     if isinstance(error, sqlite3.Error):
