@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -78,10 +78,28 @@ class Figure:
             "rival": median(self.rival) if len(self.rival) else None,
             "rival_rounds": [float(value) for value in self.rival],
             "ratio": self.ratio,
+            "ratios": [float(value) for value in self.ratios],
             "goal": self.goal,
+            "at_most": self.at_most,
+            "at_least": self.at_least,
             "met": self.met,
             "note": self.note,
         }
+
+
+def from_row(row: Mapping[str, Any]) -> Figure:
+    """Returns the figure that `Figure.row` was made from."""
+    return Figure(
+        row["figure"],
+        row["unit"],
+        row["measured_rounds"],
+        row["rival_rounds"],
+        row["against"],
+        row["at_most"],
+        row["at_least"],
+        row["note"],
+        row["ratios"],
+    )
 
 
 def median(values: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ from memos_server.embedders.minilm import MiniLmEmbedder
 
 def measure(world: World) -> list[Figure]:
     """Returns the figure of adding with embedding."""
-    count = 20 if world.quick else 400
+    count = 20 if world.quick else 200
     rounds = world.rounds
     texts, _ = world.supply(count * (rounds + 1))
     bare = MiniLmEmbedder(str(world.folder))

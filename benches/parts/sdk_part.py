@@ -6,9 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-from harness.figures import Figure
+from harness.figures import Figure, from_row
 from harness.world import World
 
 _PROGRAM = Path(__file__).resolve().parent.parent / "sdk.py"
@@ -19,16 +18,4 @@ def measure(world: World) -> list[Figure]:
     result = world.folder / "sdk.json"
     command = [sys.executable, str(_PROGRAM), "--json", str(result), *(["--quick"] if world.quick else [])]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    rows: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))["figures"]
-    return [
-        Figure(
-            row["figure"],
-            row["unit"],
-            row["measured_rounds"],
-            row["rival_rounds"],
-            row["against"],
-            at_most=row.get("at_most"),
-            note=row.get("note", ""),
-        )
-        for row in rows
-    ]
+    return [from_row(row) for row in json.loads(result.read_text(encoding="utf-8"))["figures"]]
