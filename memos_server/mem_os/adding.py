@@ -32,7 +32,7 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
 
     async def before(txn: Reader) -> tuple[CubeRow, bool]:
         known = await replayed(txn, call, request.parent, original, request.request_id) if embeds else None
-        return await existing_cube(txn, cube_id), known is not None
+        return await existing_cube(txn, cube_id, deleted=known is not None), known is not None
 
     cube, is_replay = await mos.read(before, brief=True)
     settings = CubeContent.FromString(cube.settings.payload)

@@ -20,7 +20,7 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, Reader, Writer
 from memos_server.mem_os.adding import drafts_of, new_versions
 from memos_server.mem_os.context import Call, Mos, existing_cube
-from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
+from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, was_used
 from memos_server.mem_os.render import commit_of
 from memos_server.mem_os.sealing import Draft
 from memos_server.mem_os.staging import StagingShare
@@ -34,7 +34,8 @@ async def bulk_add_memories(
     cube_id = names.parse_cube(header.parent, "header.parent")
 
     async def before(txn: Reader) -> CubeRow:
-        return await existing_cube(txn, cube_id)
+        known = await was_used(txn, call, header.parent, header.request_id)
+        return await existing_cube(txn, cube_id, deleted=known)
 
     cube = await mos.read(before, brief=True)
     with mos.staging.share() as share:

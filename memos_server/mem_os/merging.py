@@ -61,7 +61,7 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
 
     async def before(txn: Reader) -> tuple[CubeRow, list[Version], Version | None, bool]:
         known = await replayed(txn, call, request.parent, original, request.request_id)
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=known is not None)
         if known is not None:
             return cube, [], None, True
         target = await find(txn, call, cube, target_id) if target_id else None

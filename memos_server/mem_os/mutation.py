@@ -71,6 +71,11 @@ async def replayed(
     return row
 
 
+async def was_used(txn: Reader, call: Call, resource: str, request_id: str) -> bool:
+    """Returns whether a request_id was used, for who cannot compare the request before all of it has come."""
+    return bool(request_id) and await txn.request(_key(call, resource, request_id)) is not None
+
+
 async def mutate(
     mos: Mos,
     call: Call,

@@ -90,7 +90,7 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
 
     async def before(txn: Reader) -> tuple[CubeRow, int, dict[str, int]]:
         known = await replayed(txn, call, request.name, request, request.request_id)
-        source = await existing_cube(txn, source_id)
+        source = await existing_cube(txn, source_id, deleted=known is not None)
         revision = at_revision(source, request.revision, "revision") or source.revision
         return source, revision, {} if known is not None else await _named_blobs(mos, txn, call, source, revision)
 

@@ -133,7 +133,7 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
 
     async def before(txn: Reader) -> tuple[CubeRow, Version | None]:
         known = await replayed(txn, call, name, request, request.request_id)
-        cube = await existing_cube(txn, cube_id)
+        cube = await existing_cube(txn, cube_id, deleted=known is not None)
         return cube, None if known is not None else await find(txn, call, cube, memory_id)
 
     async def respond(txn: Reader, _: str, revision: int) -> UpdateMemoryResponse:

@@ -7,8 +7,11 @@ import contextlib
 import hashlib
 import threading
 import time
+import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ from memos_server._pb.mip.v1 import access_pb2, common_pb2
 from memos_server._pb.mip.v1.access_service_pb2 import DeleteGrantRequest
 from memos_server._pb.mip.v1.blob_service_pb2 import BlobData, BlobHeader, WriteBlobRequest
 from memos_server._pb.mip.v1.job_pb2 import JOB_STATE_SUCCEEDED
-from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_LEXICAL
+from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_LEXICAL, BulkAddMemoriesRequest
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, Reader
 from memos_server.mem_os.access import require
@@ -381,3 +384,29 @@ async def test_a_hidden_source_does_not_show_in_the_kinds_and_speakers_that_a_fi
         listed = [memory.plaintext.text for memory in (await low.ListMemories(parent=cube, filter=filter_)).memories]
         hits = (await low.SearchMemories(cubes=[cube], filter=filter_)).hits
         assert [hit.memory.plaintext.text for hit in hits] == listed == ["child"], filter_
+
+
+async def test_a_repeated_call_is_answered_by_its_commit_also_when_the_cube_was_deleted(world: World) -> None:
+    mip = world.admin
+    await mip.CreateCube(cube_id="c")
+    ids = [str(uuid.uuid4()) for _ in range(5)]
+    named = [f"cubes/c/memories/{id_}" for id_ in "abc"]
+    frames = [
+        BulkAddMemoriesRequest(header={"parent": "cubes/c", "request_id": ids[1]}),
+        BulkAddMemoriesRequest(batch={"memories": [text("bulk", name=named[2])]}),
+        BulkAddMemoriesRequest(finish=True),
+    ]
+    calls: list[Callable[[], Awaitable[Any]]] = [
+        lambda: mip.AddMemories(
+            parent="cubes/c", memories=[text("x", name=name) for name in named[:2]], request_id=ids[0]
+        ),
+        lambda: mip.upload("BulkAddMemories", frames),
+        lambda: mip.UpdateMemory(memory=text("y", name=named[0]), request_id=ids[2]),
+        lambda: mip.MergeMemories(parent="cubes/c", sources=named[:1], target=named[1], request_id=ids[3]),
+        lambda: mip.ForkCube(name="cubes/c", cube_id="f", request_id=ids[4]),
+    ]
+    commits = [(await call()).commit for call in calls]
+    await mip.DeleteCube(name="cubes/c")
+    assert [(await call()).commit for call in calls] == commits
+    await mip.PurgeCube(name="cubes/c", reason="asked for")
+    assert [(await call()).commit for call in calls] == commits
