@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_LEXICAL
+from memos_server._pb.mip.v1.commit_pb2 import Change, Commit
+from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_LEXICAL, BulkAddMemoriesRequest
 from tests.conftest import World
-from tests.support.log_model import ACTIVE, ARCHIVED, DELETED, PARENT_OF, CubeModel, RefusedError
-from tests.support.mip import Mip, Relation, RpcError, text
+from tests.support.log_model import ACTIVE, ARCHIVED, DELETED, PARENT_OF, PURGED, CubeModel, Edge, Item, RefusedError
+from tests.support.mip import Memory, Relation, RpcError, text
 
 WORDS = st.sampled_from(["tea", "coffee", "the weather in Oslo", "zwei Äpfel", "猫が好き", "a\nb"])
 TYPES = st.sampled_from(["RELATES_TO", PARENT_OF])
@@ -35,6 +38,7 @@ class Driver:
         self.world, self._runner = world, runner
         self.mip = world.admin
         self.cubes = count()
+        self._folders = count(1)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Runs a coroutine to its end."""
@@ -45,17 +49,41 @@ class Driver:
         self.run(self.world.restart())
         self.mip = self.world.admin
 
+    def kill(self) -> None:
+        """Starts a server on what the files of the running one hold now, as if that had been killed."""
+        folder = self.world.data.with_name(f"killed{next(self._folders)}")
+        shutil.copytree(self.world.data, folder, ignore=shutil.ignore_patterns("*.lock", "server.json"))
+        self.run(self.world.stop())
+        shutil.rmtree(self.world.data)
+        self.world = World(folder)
+        self.run(self.world.start())
+        self.mip = self.world.admin
+
 
 @contextmanager
 def driver(folder: Path) -> Iterator[Driver]:
     """Starts a server of its own."""
-    world = World(folder)
     with asyncio.Runner() as runner:
+        world = World(folder)
         runner.run(world.start())
+        made = Driver(world, runner)
         try:
-            yield Driver(world, runner)
+            yield made
         finally:
-            runner.run(world.stop())
+            runner.run(made.world.stop())
+
+
+@dataclass
+class Step:
+    """A call, and what it means in the model."""
+
+    model: Callable[[], Any]
+    rpc: str
+    fields: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Gives the call a request_id, so that it can be repeated later."""
+        self.fields["request_id"] = str(uuid.uuid4())
 
 
 class LogMachine(RuleBasedStateMachine):
@@ -66,6 +94,8 @@ class LogMachine(RuleBasedStateMachine):
         super().__init__()
         self.driver = driver
         self.cubes: list[CubeModel] = []
+        self.done: list[tuple[str, dict[str, Any], Commit]] = []
+        self.etags: dict[tuple[str, str], dict[tuple[int, int, int], str]] = {}
 
     # Ways to choose
 
@@ -86,27 +116,97 @@ class LogMachine(RuleBasedStateMachine):
 
     # Ways to call
 
-    def both(self, cube: CubeModel, model: Callable[[], Any], rpc: str, /, **fields: Any) -> tuple[Any, Any]:
+    def both(self, cube: CubeModel, step: Step) -> tuple[Any, Any]:
         """Does a call and what it means in the model; both succeed or the call is refused for the model's reason."""
         before = cube.revision
         try:
-            expected = model()
+            expected = step.model()
         except RefusedError as refused:
             reason = str(refused)
             assert cube.revision == before
             with pytest.raises(RpcError) as raised:
-                self.call(rpc, **fields)
+                self.call(step.rpc, **step.fields)
             assert raised.value.reason == reason
             return None, None
-        got = self.call(rpc, **fields)
-        assert got.commit.revision == cube.revision == before + 1
-        assert got.commit.change_count == cube.changes
+        got = self.call(step.rpc, **step.fields)
+        assert cube.revision == before + 1
+        self.committed(cube, step, got)
         return expected, got
+
+    def committed(self, cube: CubeModel, step: Step, got: Any) -> None:
+        """Checks that a call made the model's last commit, and remembers the call."""
+        assert got.commit.revision == cube.revision
+        assert got.commit.change_count == cube.changes
+        self.done.append((step.rpc, step.fields, got.commit))
 
     def call(self, rpc: str, **fields: Any) -> Any:
         """Makes a call."""
-        mip: Mip = self.driver.mip
-        return self.driver.run(mip.call(rpc, **fields))
+        return self.driver.run(self.calling(rpc, fields))
+
+    async def calling(self, rpc: str, fields: dict[str, Any]) -> Any:
+        """Makes a call; one that is a stream of frames is given its memories two a frame."""
+        mip = self.driver.mip
+        if rpc != "BulkAddMemories":
+            return await mip.call(rpc, **fields)
+        memories = fields["memories"]
+        header = {key: value for key, value in fields.items() if key != "memories"}
+        batches = [{"memories": memories[at : at + 2]} for at in range(0, len(memories), 2)]
+        frames = [{"header": header}, *({"batch": batch} for batch in batches), {"finish": True}]
+        return await mip.upload(rpc, [BulkAddMemoriesRequest(**frame) for frame in frames])
+
+    # What can be done to memories and relations, also by several at once
+
+    def some_add(self, data: st.DataObject, cube: CubeModel) -> Step:
+        """Adds memories, ids that are taken too, at once or in a stream, into a session or none."""
+        words = data.draw(st.lists(WORDS, min_size=1, max_size=3), label="words")
+        ids = data.draw(st.lists(st.sampled_from(IDS), min_size=len(words), max_size=len(words), unique=True))
+        session = data.draw(st.sampled_from(["", *cube.now.sessions]), label="session")
+        new = {id_: f"common {word} {id_}" for id_, word in zip(ids, words, strict=True)}
+        inside = f"{cube.name}/sessions/{session}" if session else ""
+        memories = [text(word, name=f"{cube.name}/memories/{id_}", session=inside) for id_, word in new.items()]
+        rpc = data.draw(st.sampled_from(["AddMemories", "AddMemories", "BulkAddMemories"]), label="rpc")
+        return Step(lambda: cube.add(new, session), rpc, {"parent": cube.name, "memories": memories})
+
+    def some_update(self, data: st.DataObject, cube: CubeModel) -> Step:
+        """Gives a memory another text, or the one that it has."""
+        (id_,) = self.choose_ids(data, cube, most=1)
+        words = f"common {data.draw(WORDS, label='words')} {id_}"
+        memory = text(words, name=f"{cube.name}/memories/{id_}")
+        return Step(lambda: cube.update(id_, words), "UpdateMemory", {"memory": memory})
+
+    def some_transition(self, data: st.DataObject, cube: CubeModel) -> Step:
+        """Moves memories to a state, also where that is not permitted."""
+        ids, state = self.choose_ids(data, cube), data.draw(st.sampled_from([ACTIVE, ARCHIVED, DELETED]), label="state")
+        return Step(lambda: cube.transition(ids, state), "TransitionMemories", self.named(cube, ids) | {"state": state})
+
+    def some_deletion(self, data: st.DataObject, cube: CubeModel) -> Step:
+        """Deletes memories."""
+        ids = self.choose_ids(data, cube)
+        return Step(lambda: cube.transition(ids, DELETED), "DeleteMemories", self.named(cube, ids))
+
+    def some_purge(self, data: st.DataObject, cube: CubeModel) -> Step:
+        """Erases memories."""
+        ids = self.choose_ids(data, cube, most=2)
+        return Step(lambda: cube.purge(ids), "PurgeMemories", self.named(cube, ids) | {"reason": "asked for"})
+
+    def some_relation(self, data: st.DataObject, cube: CubeModel) -> Step:
+        """Relates memories in a row; a second parent and a cycle are refused."""
+        type_, weight = data.draw(TYPES, label="type"), data.draw(WEIGHTS, label="weight")
+        ends = self.choose_ids(data, cube, least=2, most=4)
+        edges = {(source, target, type_): weight for source, target in pairwise(ends)}
+        relations = [self.edge(cube, *edge, weight) for edge in edges]
+        return Step(lambda: cube.relate(edges), "CreateRelations", {"parent": cube.name, "relations": relations})
+
+    @staticmethod
+    def named(cube: CubeModel, ids: list[str]) -> dict[str, Any]:
+        """Returns the fields of a call on memories."""
+        return {"parent": cube.name, "names": [f"{cube.name}/memories/{id_}" for id_ in ids]}
+
+    @staticmethod
+    def edge(cube: CubeModel, source: str, target: str, type_: str, weight: float = 0) -> Relation:
+        """Returns a relation's message."""
+        prefix = f"{cube.name}/memories/"
+        return Relation(source=prefix + source, target=prefix + target, type=type_, weight=weight)
 
     # What is done
 
@@ -123,42 +223,82 @@ class LogMachine(RuleBasedStateMachine):
         cube.relate({("m0", "m1", PARENT_OF): 1.0})
         self.call("CreateRelations", parent=cube.name, relations=[self.edge(cube, "m0", "m1", PARENT_OF)])
 
-    @rule(data=st.data(), words=st.lists(WORDS, min_size=1, max_size=3), repeated=st.booleans())
-    def add(self, data: st.DataObject, words: list[str], repeated: bool) -> None:
-        """Adds memories, ids that are taken too; the same request again changes nothing."""
+    @rule(data=st.data())
+    def add(self, data: st.DataObject) -> None:
+        """See some_add."""
         cube = self.choose_cube(data)
-        ids = data.draw(st.lists(st.sampled_from(IDS), min_size=len(words), max_size=len(words), unique=True))
-        new = {id_: f"common {word} {id_}" for id_, word in zip(ids, words, strict=True)}
-        memories = [text(word, name=f"{cube.name}/memories/{id_}") for id_, word in new.items()]
-        fields = {"parent": cube.name, "memories": memories, "request_id": str(uuid.uuid4())}
-        _, got = self.both(cube, lambda: cube.add(new), "AddMemories", **fields)
-        if repeated and got is not None:
-            assert self.call("AddMemories", **fields) == got
+        self.both(cube, self.some_add(data, cube))
 
-    @rule(data=st.data(), words=WORDS)
-    def update(self, data: st.DataObject, words: str) -> None:
-        """Gives a memory another text, or the one that it has."""
+    @rule(data=st.data())
+    def update(self, data: st.DataObject) -> None:
+        """See some_update."""
         cube = self.choose_cube(data)
-        (id_,) = self.choose_ids(data, cube, most=1)
-        words = f"common {words} {id_}"
-        memory = text(words, name=f"{cube.name}/memories/{id_}")
-        self.both(cube, lambda: cube.update(id_, words), "UpdateMemory", memory=memory)
+        self.both(cube, self.some_update(data, cube))
 
-    @rule(data=st.data(), state=st.sampled_from([ACTIVE, ARCHIVED, DELETED]))
-    def transition(self, data: st.DataObject, state: int) -> None:
-        """Moves memories to a state, also where that is not permitted."""
+    @rule(data=st.data())
+    def transition(self, data: st.DataObject) -> None:
+        """See some_transition."""
         cube = self.choose_cube(data)
-        ids = self.choose_ids(data, cube)
-        named = {"parent": cube.name, "names": [f"{cube.name}/memories/{id_}" for id_ in ids]}
-        self.both(cube, lambda: cube.transition(ids, state), "TransitionMemories", **named, state=state)
+        self.both(cube, self.some_transition(data, cube))
 
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
-        """Deletes memories."""
+        """See some_deletion."""
         cube = self.choose_cube(data)
-        ids = self.choose_ids(data, cube)
-        named = {"parent": cube.name, "names": [f"{cube.name}/memories/{id_}" for id_ in ids]}
-        self.both(cube, lambda: cube.transition(ids, DELETED), "DeleteMemories", **named)
+        self.both(cube, self.some_deletion(data, cube))
+
+    @rule(data=st.data())
+    def purge(self, data: st.DataObject) -> None:
+        """See some_purge."""
+        cube = self.choose_cube(data)
+        self.both(cube, self.some_purge(data, cube))
+
+    @rule(data=st.data())
+    def relate(self, data: st.DataObject) -> None:
+        """See some_relation."""
+        cube = self.choose_cube(data)
+        self.both(cube, self.some_relation(data, cube))
+
+    @rule(data=st.data(), writers=st.integers(2, 5))
+    def together(self, data: st.DataObject, writers: int) -> None:
+        """Lets several callers write to a cube at once; in the order of their commits it is as if they came one by one.
+
+        Who is refused was so at one of the moments in between.
+        """
+        cube = self.choose_cube(data)
+        sorts = [self.some_add, self.some_update, self.some_transition, self.some_deletion, self.some_relation]
+        sorts.append(self.some_purge)
+        steps = [data.draw(st.sampled_from(sorts), label="sort")(data, cube) for _ in range(writers)]
+
+        async def at_once() -> list[Any]:
+            calls = [self.calling(step.rpc, step.fields) for step in steps]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        answers = list(zip(steps, self.driver.run(at_once()), strict=True))
+        refused = [(step, answer.reason) for step, answer in answers if isinstance(answer, RpcError)]
+        explained = [reason in self.refusals(cube, step) for step, reason in refused]
+        won = [(step, answer) for step, answer in answers if not isinstance(answer, BaseException)]
+        assert len(won) + len(refused) == len(steps), answers
+        for step, got in sorted(won, key=lambda pair: pair[1].commit.revision):
+            step.model()
+            self.committed(cube, step, got)
+            explained = [
+                known or reason in self.refusals(cube, other)
+                for known, (other, reason) in zip(explained, refused, strict=True)
+            ]
+        assert all(explained), [reason for known, (_, reason) in zip(explained, refused, strict=True) if not known]
+
+    @staticmethod
+    def refusals(cube: CubeModel, step: Step) -> set[str]:
+        """Returns why a call would be refused now; nothing when it would not. The model stays as it is."""
+        log, changed = len(cube.log), len(cube.changed)
+        try:
+            step.model()
+        except RefusedError as refused:
+            return {str(refused)}
+        finally:
+            del cube.log[log:], cube.changed[changed:]
+        return set()
 
     @rule(data=st.data(), words=st.none() | WORDS)
     def merge(self, data: st.DataObject, words: str | None) -> None:
@@ -176,26 +316,9 @@ class LogMachine(RuleBasedStateMachine):
         else:
             fields |= {"merged": text(given or "common and new", name=name)}
             given = given or "common and new"
-        expected, got = self.both(cube, lambda: cube.merge(sources, target, given), "MergeMemories", **fields)
+        expected, got = self.both(cube, Step(lambda: cube.merge(sources, target, given), "MergeMemories", fields))
         if got is not None:
             assert (got.memory.name, got.memory.plaintext.text) == (name, expected)
-
-    @rule(data=st.data())
-    def purge(self, data: st.DataObject) -> None:
-        """Erases memories."""
-        cube = self.choose_cube(data)
-        ids = self.choose_ids(data, cube, most=2)
-        named = {"parent": cube.name, "names": [f"{cube.name}/memories/{id_}" for id_ in ids]}
-        self.both(cube, lambda: cube.purge(ids), "PurgeMemories", **named, reason="asked for")
-
-    @rule(data=st.data(), type_=TYPES, weight=WEIGHTS)
-    def relate(self, data: st.DataObject, type_: str, weight: float) -> None:
-        """Relates memories in a row; a second parent and a cycle are refused."""
-        cube = self.choose_cube(data)
-        ends = self.choose_ids(data, cube, least=2, most=4)
-        edges = {(source, target, type_): weight for source, target in pairwise(ends)}
-        relations = [self.edge(cube, *edge, weight) for edge in edges]
-        self.both(cube, lambda: cube.relate(edges), "CreateRelations", parent=cube.name, relations=relations)
 
     @precondition(lambda self: all(cube.now.edges for cube in self.cubes))
     @rule(data=st.data())
@@ -203,23 +326,62 @@ class LogMachine(RuleBasedStateMachine):
         """Ends a relation, one that has ended too."""
         cube = self.choose_cube(data)
         edge = data.draw(st.sampled_from(list(cube.now.edges)), label="edge")
-        relations = [self.edge(cube, *edge)]
-        self.both(cube, lambda: cube.unrelate(edge), "DeleteRelations", parent=cube.name, relations=relations)
+        fields = {"parent": cube.name, "relations": [self.edge(cube, *edge)]}
+        self.both(cube, Step(lambda: cube.unrelate(edge), "DeleteRelations", fields))
 
-    @staticmethod
-    def edge(cube: CubeModel, source: str, target: str, type_: str, weight: float = 0) -> Relation:
-        """Returns a relation's message."""
-        prefix = f"{cube.name}/memories/"
-        return Relation(source=prefix + source, target=prefix + target, type=type_, weight=weight)
+    @rule(data=st.data(), id_=st.sampled_from(["s0", "s1", "s2"]))
+    def session(self, data: st.DataObject, id_: str) -> None:
+        """Begins a session, or ends one that there is, also one that has ended."""
+        cube = self.choose_cube(data)
+        if id_ in cube.now.sessions and data.draw(st.booleans(), label="end"):
+            fields = {"name": f"{cube.name}/sessions/{id_}"}
+            self.both(cube, Step(lambda: cube.end_session(id_), "EndSession", fields))
+        else:
+            fields = {"parent": cube.name, "session_id": id_, "session": {"display_name": f"talk {id_}"}}
+            self.both(cube, Step(lambda: cube.create_session(id_), "CreateSession", fields))
+
+    @rule(data=st.data(), title=WORDS)
+    def rename(self, data: st.DataObject, title: str) -> None:
+        """Gives a cube a display name."""
+        cube = self.choose_cube(data)
+        title = title.replace("\n", " ")
+        fields = {"cube": {"name": cube.name, "display_name": title}}
+        self.both(cube, Step(lambda: cube.rename(title), "UpdateCube", fields))
+
+    @rule(data=st.data(), often=st.integers(0, 3))
+    def delete_cube(self, data: st.DataObject, often: int) -> None:
+        """Deletes a cube now and then; the calls that follow are refused until it is restored."""
+        cube = self.choose_cube(data)
+        if often == 3:
+            self.both(cube, Step(cube.delete_cube, "DeleteCube", {"name": cube.name}))
+            self.repeat(data)
+
+    @rule(data=st.data())
+    def undelete_cube(self, data: st.DataObject) -> None:
+        """Restores a cube, also one that is in use."""
+        cube = self.choose_cube(data)
+        self.both(cube, Step(cube.undelete_cube, "UndeleteCube", {"name": cube.name}))
+
+    @precondition(lambda self: len(self.cubes) > 1)
+    @rule(data=st.data(), often=st.integers(0, 3))
+    def purge_cube(self, data: st.DataObject, often: int) -> None:
+        """Erases a cube now and then."""
+        cube = self.choose_cube(data)
+        if often == 3:
+            fields = {"name": cube.name, "reason": "asked for"}
+            self.both(cube, Step(cube.purge_cube, "PurgeCube", fields))
+            self.repeat(data)
 
     @rule(data=st.data())
     def rollback(self, data: st.DataObject) -> None:
         """Brings a cube back to one of its revisions."""
         cube = self.choose_cube(data)
         to = self.choose_revision(data, cube)
-        expected, got = self.both(cube, lambda: cube.rollback(to), "RollbackCube", name=cube.name, to_revision=to)
-        skipped = {item.name.rpartition("/")[2]: item.purge_revision for item in got.skipped_purges}
-        assert skipped == {id_: cube.now.items[id_].revision for id_ in expected}
+        fields = {"name": cube.name, "to_revision": to}
+        expected, got = self.both(cube, Step(lambda: cube.rollback(to), "RollbackCube", fields))
+        if got is not None:
+            skipped = {item.name.rpartition("/")[2]: item.purge_revision for item in got.skipped_purges}
+            assert skipped == {id_: cube.now.items[id_].revision for id_ in expected}
 
     @precondition(lambda self: len(self.cubes) < MOST_CUBES)
     @rule(data=st.data())
@@ -228,17 +390,45 @@ class LogMachine(RuleBasedStateMachine):
         cube = self.choose_cube(data)
         revision = self.choose_revision(data, cube)
         fork_id = f"c{next(self.driver.cubes)}"
-        forked = cube.fork(f"cubes/{fork_id}", revision)
+        fields = {"name": cube.name, "cube_id": fork_id, "revision": revision}
+        try:
+            forked = cube.fork(f"cubes/{fork_id}", revision)
+        except RefusedError as refused:
+            reason = str(refused)
+            with pytest.raises(RpcError) as raised:
+                self.call("ForkCube", **fields)
+            assert raised.value.reason == reason
+            return
         if len(forked.now.items) > 1:
-            got = self.call("ForkCube", name=cube.name, cube_id=fork_id, revision=revision)
-            assert (got.commit.revision, got.commit.change_count) == (1, forked.changes + 1)
+            step = Step(lambda: None, "ForkCube", fields)
+            self.committed(forked, step, self.call(step.rpc, **step.fields))
             self.cubes.append(forked)
 
-    @rule(often=st.integers(0, 3))
+    @precondition(lambda self: self.done)
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """Makes an earlier call again, whatever has happened since: the answer is its commit, and no other is made."""
+        self.repeated(*data.draw(st.sampled_from(self.done), label="call"))
+
+    def repeated(self, rpc: str, fields: dict[str, Any], commit: Commit) -> None:
+        """Checks that a call is answered as it was."""
+        heads = [self.head(cube) for cube in self.cubes]
+        assert self.call(rpc, **fields).commit == commit
+        assert [self.head(cube) for cube in self.cubes] == heads
+
+    def head(self, cube: CubeModel) -> Commit:
+        """Returns the newest commit of a cube."""
+        commit: Commit = self.call("ListCommits", parent=cube.name, page_size=1).commits[0]
+        assert commit.revision == cube.revision
+        return commit
+
+    @rule(often=st.integers(0, 5))
     def restart(self, often: int) -> None:
-        """Stops the server and starts it again, now and then."""
-        if often == 3:
+        """Stops the server and starts it again, or kills it, now and then."""
+        if often == 4:
             self.driver.restart()
+        elif often == 5:
+            self.driver.kill()
 
     @rule(data=st.data())
     def look(self, data: st.DataObject) -> None:
@@ -251,9 +441,20 @@ class LogMachine(RuleBasedStateMachine):
     def check_revision(self, cube: CubeModel, revision: int) -> None:
         """Compares everything that can be read at a revision."""
         at = {"as_of_revision": revision}
+        if cube.now.state != ACTIVE:
+            with pytest.raises(RpcError) as raised:
+                self.call("ListMemories", parent=cube.name, **at)
+            assert raised.value.reason == ("CUBE_PURGED" if cube.now.state == PURGED else "CUBE_DELETED")
+            return
         listed = self.call("ListMemories", parent=cube.name, show_deleted=True, page_size=1000, **at).memories
         memories = [(short(m.name), m.state, m.plaintext.text, short(m.merged_into), m.revision) for m in listed]
         assert memories == cube.memories(revision)
+        for memory in listed:
+            self.check_etag(cube, cube.log[revision - 1].items[short(memory.name)], memory)
+        if revision == cube.revision:
+            sessions = self.call("ListSessions", parent=cube.name).sessions
+            assert {short(session.name): session.state for session in sessions} == dict(cube.now.sessions)
+            assert self.call("GetCube", name=cube.name).cube.display_name == cube.now.title.text
         relations = self.call("ListRelations", parent=cube.name, page_size=1000, **at).relations
         edges = [((short(r.source), short(r.target), r.type), r.weight) for r in relations]
         assert edges == cube.relations(revision)
@@ -268,17 +469,59 @@ class LogMachine(RuleBasedStateMachine):
             texts = {id_: words for id_, _, words, *_ in cube.memories(revision)}
             assert all(hit.memory.plaintext.text == texts[short(hit.memory.name)] for hit in found.hits)
 
+    def check_etag(self, cube: CubeModel, item: Item, memory: Memory) -> None:
+        """Checks that versions have the same etag exactly when state, content and absorber are the same."""
+        if memory.state == PURGED:
+            return
+        known = self.etags.setdefault((cube.name, memory.uid), {})
+        key = (item.state, item.content, item.revision if item.into else 0)
+        assert known.setdefault(key, memory.etag) == memory.etag
+        assert len(set(known.values())) == len(known)
+
+    def check_log(self, cube: CubeModel) -> None:
+        """Compares the log, as it is listed and as it is watched from its beginning, with what the model changed."""
+        listed = list(reversed(self.call("ListCommits", parent=cube.name, page_size=1000).commits))
+        assert [commit.revision for commit in listed] == list(range(1, cube.revision + 1))
+        assert [commit.parent_digest for commit in listed[1:]] == [commit.digest for commit in listed[:-1]]
+        assert [commit.change_count for commit in listed] == [len(changed) for changed in cube.changed]
+        watched = self.driver.run(self.watched(cube))
+        assert [commit for commit, _ in watched] == listed
+        assert [changes_of(changes) for _, changes in watched] == cube.changed
+        last = self.call("ListCommitChanges", parent=listed[-1].name, page_size=1000).changes
+        assert list(last) == watched[-1][1]
+
+    async def watched(self, cube: CubeModel) -> list[tuple[Commit, list[Change]]]:
+        """Watches a cube from its first commit to its last."""
+        seen: list[tuple[Commit, list[Change]]] = []
+        async for frame in self.driver.mip.stream("WatchCube", name=cube.name, start_revision=1):
+            if frame.HasField("commit"):
+                seen.append((frame.commit, []))
+            elif frame.HasField("changes"):
+                seen[-1][1].extend(frame.changes.changes)
+            elif frame.HasField("end") and frame.end.revision == cube.revision:
+                break
+        return seen
+
     def teardown(self) -> None:
         """Compares the present, the past and the history of each memory, and verifies the chain."""
         for cube in self.cubes:
             verified = self.call("VerifyCube", name=cube.name)
             assert verified.valid, verified.findings
             assert verified.head_revision == verified.indexed_revision == cube.revision
+            self.check_log(cube)
             for revision in {1, (cube.revision + 1) // 2, max(1, cube.revision - 1), cube.revision}:
                 self.check_revision(cube, revision)
-            for id_ in cube.now.items:
+            for id_ in cube.now.items if cube.now.state == ACTIVE else ():
                 versions = self.call("ListMemoryRevisions", name=f"{cube.name}/memories/{id_}", page_size=1000).memories
                 assert [(m.revision, m.state, m.plaintext.text) for m in versions] == cube.history(id_)
+
+
+def changes_of(changes: list[Change]) -> dict[str | Edge, int]:
+    """Returns changes as the model knows them."""
+    return {
+        (short(change.source), short(change.target), change.type) if change.source else change.name: change.after_state
+        for change in changes
+    }
 
 
 def short(name: str) -> str:

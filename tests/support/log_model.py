@@ -35,11 +35,22 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Title:
+    """A cube's display name; `content` tells apart those that were written one after the other."""
+
+    text: str = ""
+    content: int = 0
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """A cube at a revision. Both are in order of creation and keep what is gone; a relation that is gone weighs 0."""
+    """A cube at a revision. All are in order of creation and keep what is gone; a relation that is gone weighs 0."""
 
     items: Mapping[str, Item] = field(default_factory=dict)
     edges: Mapping[Edge, float] = field(default_factory=dict)
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    title: Title = Title()
+    state: int = ACTIVE
 
 
 class CubeModel:
@@ -48,10 +59,18 @@ class CubeModel:
     def __init__(self, name: str, first: Snapshot | None = None) -> None:
         """Makes a cube with its first commit."""
         self.name = name
-        self.log = [first or Snapshot()]
-        self.changes = len(self.now.items) + len(self.now.edges)
-        """How many memories and relations the last commit changed."""
-        self._contents = len(self.now.items)
+        self.log: list[Snapshot] = []
+        self.changed: list[dict[str | Edge, int]] = []
+        """For each commit: what it changed (a relative name, or a relation's ends and type) -> the state after."""
+        self._contents = 0
+        first = first or Snapshot()
+        self._append(first.items, first.edges, first.sessions, title=first.title)
+        self._contents = max(len(self.now.items), first.title.content)
+
+    @property
+    def changes(self) -> int:
+        """How many changes the last commit has."""
+        return len(self.changed[-1])
 
     @property
     def now(self) -> Snapshot:
@@ -63,10 +82,35 @@ class CubeModel:
         """The head's revision."""
         return len(self.log)
 
-    def _append(self, items: Mapping[str, Item], edges: Mapping[Edge, float] | None = None) -> None:
-        edges = edges or {}
-        self.changes = len(items) + len(edges)
-        self.log.append(Snapshot({**self.now.items, **items}, {**self.now.edges, **edges}))
+    def _append(
+        self,
+        items: Mapping[str, Item],
+        edges: Mapping[Edge, float] | None = None,
+        sessions: Mapping[str, int] | None = None,
+        *,
+        title: Title | None = None,
+        state: int | None = None,
+    ) -> None:
+        now = self.now if self.log else Snapshot()
+        changed: dict[str | Edge, int] = {f"memories/{id_}": item.state for id_, item in items.items()}
+        changed |= {edge: ACTIVE if weight else DELETED for edge, weight in (edges or {}).items()}
+        changed |= {f"sessions/{id_}": after for id_, after in (sessions or {}).items()}
+        if title is not None or state is not None:
+            changed[""] = state or now.state
+        self.changed.append(changed)
+        self.log.append(
+            Snapshot(
+                {**now.items, **items},
+                {**now.edges, **(edges or {})},
+                {**now.sessions, **(sessions or {})},
+                title or now.title,
+                state or now.state,
+            )
+        )
+
+    def _in_use(self) -> None:
+        if self.now.state != ACTIVE:
+            raise RefusedError("CUBE_PURGED" if self.now.state == PURGED else "CUBE_DELETED")
 
     def _content(self) -> int:
         self._contents += 1
@@ -75,14 +119,18 @@ class CubeModel:
     def _new(self, words: str) -> Item:
         return Item(ACTIVE, words, "", self.revision + 1, self._content())
 
-    def add(self, texts: Mapping[str, str]) -> None:
+    def add(self, texts: Mapping[str, str], session: str = "") -> None:
         """Adds memories, id -> text."""
+        self._in_use()
+        if session and self.now.sessions[session] != ACTIVE:
+            raise RefusedError("SESSION_ENDED")
         if any(id_ in self.now.items for id_ in texts):
             raise RefusedError("ALREADY_EXISTS")
         self._append({id_: self._new(words) for id_, words in texts.items()})
 
     def update(self, id_: str, words: str) -> None:
         """Gives a memory a text; the same text makes a version with the same content."""
+        self._in_use()
         item = self._updatable(id_)
         content = item.content if words == item.text else self._content()
         self._append({id_: replace(item, text=words, content=content, revision=self.revision + 1)})
@@ -97,6 +145,7 @@ class CubeModel:
 
     def transition(self, ids: Iterable[str], state: int) -> None:
         """Moves memories to a state."""
+        self._in_use()
         moved = {}
         for id_ in ids:
             item = self.now.items[id_]
@@ -109,6 +158,7 @@ class CubeModel:
 
     def merge(self, sources: Sequence[str], target: str, words: str) -> str:
         """Lets `target`, existing or new, absorb the sources; no words joins the texts. Returns the text."""
+        self._in_use()
         for id_ in sources:
             state = self.now.items[id_].state
             if state == PURGED:
@@ -127,6 +177,7 @@ class CubeModel:
 
     def purge(self, ids: Iterable[str]) -> None:
         """Erases memories from every revision, and ends their relations."""
+        self._in_use()
         chosen = set(ids)
         if any(self.now.items[id_].state == PURGED for id_ in chosen):
             raise RefusedError("MEMORY_PURGED")
@@ -136,6 +187,7 @@ class CubeModel:
 
     def relate(self, edges: Mapping[Edge, float]) -> None:
         """Makes relations, or gives existing ones a weight."""
+        self._in_use()
         for source, target, _ in edges:
             self._updatable(source)
             self._updatable(target)
@@ -158,12 +210,14 @@ class CubeModel:
 
     def unrelate(self, edge: Edge) -> None:
         """Ends a relation."""
+        self._in_use()
         if not self.now.edges.get(edge):
             raise RefusedError("RELATION_NOT_FOUND")
         self._append({}, {edge: 0.0})
 
     def rollback(self, revision: int) -> list[str]:
         """Brings memories and relations back to a revision; returns the memories that stay purged."""
+        self._in_use()
         then, skipped = self.log[revision - 1], []
         items: dict[str, Item] = {}
         for id_, item in self.now.items.items():
@@ -181,11 +235,13 @@ class CubeModel:
             restored = 0.0 if purged & {edge[0], edge[1]} else then.edges.get(edge, 0.0)
             if restored != weight:
                 edges[edge] = restored
-        self._append(items, edges)
+        back_to = then.title if then.title.content != self.now.title.content else None
+        self._append(items, edges, title=back_to)
         return skipped
 
     def fork(self, name: str, revision: int) -> CubeModel:
         """Returns a cube made from a revision: what is purged now is not copied."""
+        self._in_use()
         then = self.log[revision - 1]
         kept = [id_ for id_ in then.items if self.now.items[id_].state != PURGED]
         items = {}
@@ -195,7 +251,46 @@ class CubeModel:
                 item = replace(item, state=ACTIVE, into="")
             items[id_] = replace(item, revision=1, content=number)
         edges = {edge: weight for edge, weight in then.edges.items() if weight and {edge[0], edge[1]} <= set(kept)}
-        return CubeModel(name, Snapshot(items, edges))
+        return CubeModel(name, Snapshot(items, edges, then.sessions, then.title))
+
+    def create_session(self, id_: str) -> None:
+        """Begins a session."""
+        self._in_use()
+        if id_ in self.now.sessions:
+            raise RefusedError("ALREADY_EXISTS")
+        self._append({}, sessions={id_: ACTIVE})
+
+    def end_session(self, id_: str) -> None:
+        """Ends a session."""
+        self._in_use()
+        if self.now.sessions[id_] != ACTIVE:
+            raise RefusedError("SESSION_ENDED")
+        self._append({}, sessions={id_: ARCHIVED})
+
+    def rename(self, title: str) -> None:
+        """Gives the cube a display name."""
+        self._in_use()
+        self._append({}, title=Title(title, self._content()))
+
+    def delete_cube(self) -> None:
+        """Deletes the cube."""
+        self._in_use()
+        self._append({}, state=DELETED)
+
+    def undelete_cube(self) -> None:
+        """Restores the cube; one that is in use gets an empty commit."""
+        if self.now.state == PURGED:
+            raise RefusedError("CUBE_PURGED")
+        self._append({}, state=None if self.now.state == ACTIVE else ACTIVE)
+
+    def purge_cube(self) -> None:
+        """Erases everything in the cube."""
+        if self.now.state == PURGED:
+            raise RefusedError("CUBE_PURGED")
+        gone = Item(PURGED, "", "", self.revision + 1, 0)
+        items = {id_: gone for id_, item in self.now.items.items() if item.state != PURGED}
+        edges = {edge: 0.0 for edge, weight in self.now.edges.items() if weight}
+        self._append(items, edges, dict.fromkeys(self.now.sessions, PURGED), state=PURGED)
 
     # What readers see
 
