@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
 import threading
@@ -18,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 
 from memos_server._pb.mip.v1.access_pb2 import ROLE_ADMIN
+from memos_server._pb.mip.v1.blob_service_pb2 import BlobData, BlobHeader, WriteBlobRequest
 from memos_server.api.observing import Observer
 from memos_server.api.rpcs import FILES
 from memos_server.embedders.service import EmbeddingService
@@ -117,6 +119,25 @@ async def test_a_call_whose_time_ran_out_is_counted_as_such(world: World, mip: M
         }
 
     await until(ended)
+
+
+async def test_every_frame_of_an_upload_and_of_a_download_is_weighed(mip: Mip) -> None:
+    await mip.CreateCube(cube_id="c")
+    data = bytes(range(256)) * 1000
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    frames = [
+        WriteBlobRequest(header=BlobHeader(parent="cubes/c", digest=digest, size=len(data))),
+        *(WriteBlobRequest(data=BlobData(offset=at, data=data[at : at + 64_000])) for at in range(0, 256_000, 64_000)),
+        WriteBlobRequest(finish=True),
+    ]
+    answer = await mip.upload("WriteBlob", frames)
+    received = [frame async for frame in mip.ReadBlob(parent="cubes/c", digest=digest)]
+    seen = await stats(mip)
+    upload, download = of(seen, "mip.v1.BlobService.WriteBlob"), of(seen, "mip.v1.BlobService.ReadBlob")
+    assert upload.request_bytes == sum(frame.ByteSize() for frame in frames)
+    assert upload.response_bytes == answer.ByteSize()
+    assert download.response_bytes == sum(frame.ByteSize() for frame in received)
+    assert (upload.succeeded, download.succeeded) == (1, 1)
 
 
 async def test_unfinished_jobs_are_counted_with_those_under_a_lease(world: World, mip: Mip) -> None:
