@@ -495,3 +495,41 @@ async def test_erasing_a_relation_leaves_it_listed_as_ended(store: RecordStore) 
     await purge(store, "c", "a")
     (edge,) = await store.read(lambda txn: txn.list_versions(key, Kind.RELATION, 0, 9))
     assert (edge.state, edge.source, edge.target) == (4, uid("a"), uid("b"))
+
+
+# What a hand in the files would leave
+
+
+async def test_a_cube_that_only_the_port_has_written_has_no_misfits(store: RecordStore) -> None:
+    one = "sha256:one"
+    key = await create(store, "c", memory("a", vector=b"\0" * 8, blobs=(one,)), memory("b"), relation("a", "b"))
+    await do(store, lambda txn: txn.put_blob(key, one, 1, 7))
+    await do(store, lambda txn: txn.put_blob_proof(key, one, ANN))
+    await change(store, "c", Kind.MEMORY, ["a", "b"], words="other words")
+    await change(store, "c", Kind.RELATION, ["a-b"], weight=2.0)
+    await purge(store, "c", "b")
+    assert list(await store.read(lambda txn: txn.misfits(key, 9))) == []
+    assert list(await store.check()) == []
+
+
+async def test_a_blob_that_is_named_and_not_held_is_a_misfit(store: RecordStore) -> None:
+    key = await create(store, "c", memory("a", blobs=("sha256:one",)), memory("b", blobs=("sha256:two",)))
+    await do(store, lambda txn: txn.put_blob(key, "sha256:two", 2, 7))
+    found = await store.read(lambda txn: txn.misfits(key, 9))
+    assert [(misfit.sort, misfit.name) for misfit in found] == [("blob", "blobs/sha256:one")]
+    await do(store, lambda txn: txn.doom_blob(key, "sha256:two"))
+    found = await store.read(lambda txn: txn.misfits(key, 9))
+    assert [misfit.name for misfit in found] == ["blobs/sha256:one", "blobs/sha256:two"]
+    assert len(await store.read(lambda txn: txn.misfits(key, 1))) == 1
+
+
+async def test_a_content_knows_the_blobs_that_it_names(store: RecordStore) -> None:
+    key = await create(store, "c", memory("a", blobs=("sha256:one", "sha256:two")), memory("b"))
+
+    async def work(txn: Reader) -> list[set[str]]:
+        found = await txn.versions(key, Kind.MEMORY, ["a", "b"])
+        contents = [found[id_].content or -1 for id_ in "ab"]
+        named = await txn.content_blobs(contents)
+        return [set(named.get(content, ())) for content in contents]
+
+    assert await store.read(work) == [{"sha256:one", "sha256:two"}, set()]
