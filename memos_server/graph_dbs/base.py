@@ -293,6 +293,21 @@ class PrincipalAccess:
     """resource -> (Role number, Sensitivity number)"""
 
 
+@dataclass(frozen=True, slots=True)
+class Clearance:
+    """What of a cube somebody sees: a memory up to a label, a relation whose two ends are seen, the rest as a whole.
+
+    Attributes:
+        level: The Sensitivity number up to which memories are seen; 0 none.
+        granted: memory id -> the level up to which it alone is seen; the higher of the two holds.
+        whole: Whether sessions and the cube's settings are seen.
+    """
+
+    level: int
+    granted: Mapping[str, int] = field(default_factory=dict)
+    whole: bool = True
+
+
 class Reader(Protocol):
     """Reads of one consistent snapshot. `revision` None means the present."""
 
@@ -313,6 +328,10 @@ class Reader(Protocol):
     ) -> Sequence[ChangeRow]:
         """Returns the changes of a commit whose sequence (from 0) is above `after`, in order."""
 
+    async def count_changes(self, cube: int, revision: int, clearance: Clearance) -> int:
+        """Returns how many changes of a commit are seen: of memories by the stricter of the label then and now, of
+        relations by both ends' labels now. A commit may hold a million: it is counted without being handed over."""
+
     async def versions(
         self, cube: int, kind: Kind, ids: Iterable[str], revision: int | None = None
     ) -> Mapping[str, Version]:
@@ -324,9 +343,27 @@ class Reader(Protocol):
         """Returns uid -> version, its salt and payload where asked for, for the items that exist at the revision."""
 
     async def list_versions(
-        self, cube: int, kind: Kind, after: int, limit: int, revision: int | None = None, *, with_content: bool = True
+        self,
+        cube: int,
+        kind: Kind,
+        after: int,
+        limit: int,
+        revision: int | None = None,
+        *,
+        with_content: bool = True,
+        clearance: Clearance | None = None,
     ) -> Sequence[Version]:
-        """Returns the versions of items whose handle is above `after`, in order of creation, in any state."""
+        """Returns the versions of items whose handle is above `after`, in order of creation, in any state.
+
+        Args:
+            cube: The cube's key.
+            kind: What is listed.
+            after: The handle of the last item of the page before.
+            limit: The most versions.
+            revision: When.
+            with_content: Whether payload and salt are read.
+            clearance: Leaves out the memories that are not seen, as if there were none; None leaves out nothing.
+        """
 
     async def history(self, cube: int, kind: Kind, id_: str, before: int, limit: int) -> Sequence[Version]:
         """Returns an item's versions with from_revision < before, newest first, with content."""

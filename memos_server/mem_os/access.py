@@ -10,7 +10,7 @@ from memos_server._pb.mip.v1 import options_pb2
 from memos_server._pb.mip.v1.access_pb2 import ROLE_ADMIN, ROLE_CREATOR, ROLE_READER, ROLE_WRITER
 from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_SECRET
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import PrincipalAccess, Version
+from memos_server.graph_dbs.base import Clearance, PrincipalAccess, Version
 
 SERVER = "server"
 WRITER = 2
@@ -38,6 +38,11 @@ class CubeView:
     def full(self) -> bool:
         """True when nothing in the cube is hidden."""
         return self.rank > 0 and self.level >= SENSITIVITY_SECRET
+
+    @property
+    def clearance(self) -> Clearance:
+        """The same as the record store judges it, where it counts and lists."""
+        return Clearance(self.level, self.granted, whole=self.rank > 0)
 
     def ceiling(self, memory_id: str = "") -> int:
         """Returns the level up to which a memory is seen: that of the cube, or of a grant on the memory alone."""

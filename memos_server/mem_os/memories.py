@@ -183,7 +183,8 @@ async def _following(
 ) -> Sequence[Version]:
     """Returns the next versions to list. Who was granted single memories gets those, as if the cube held no others."""
     if view.rank:
-        return await txn.list_versions(cube.key, Kind.MEMORY, position, step, revision)
+        clearance = None if view.full else view.clearance
+        return await txn.list_versions(cube.key, Kind.MEMORY, position, step, revision, clearance=clearance)
     granted = await txn.versions(cube.key, Kind.MEMORY, view.granted, revision)
     return sorted(
         (version for version in granted.values() if version.item > position), key=lambda version: version.item

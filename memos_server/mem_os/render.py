@@ -22,8 +22,6 @@ from memos_server.mem_cube.log import set_time, timestamp
 from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call
 
-PAGE_OF_CHANGES = 2000
-
 
 def etag_of(version: Version) -> str:
     """Returns the etag: a digest of the versioned fields. It covers the content through its commitment, so that it
@@ -207,10 +205,7 @@ async def commit_message(txn: Reader, call: Call, cube: CubeRow, row: CommitRow)
     message.digest = row.digest
     view = call.view(cube.id)
     if not view.full:
-        count, after = 0, -1
-        while rows := await txn.changes(cube.key, row.revision, after, PAGE_OF_CHANGES):
-            count += len(await visible_changes(txn, view, cube, rows))
-            after = rows[-1].sequence
+        count = await txn.count_changes(cube.key, row.revision, view.clearance)
         if count < row.change_count:
             message.change_count = count
             message.cause = message.cause if message.principal == call.principal else ""

@@ -111,6 +111,23 @@ async def test_every_mutation_by_who_does_not_see_the_secret_ends_as_without_it(
     assert not different, "\n".join(different[:10])
 
 
+async def test_pages_are_full_however_many_hidden_memories_lie_between(world: World) -> None:
+    admin = world.admin
+    await admin.CreateCube(cube_id="c")
+    await admin.AddMemories(parent=CUBE, memories=[text("first", name=name("first"))])
+    for _ in range(6):
+        batch = [text("x", sensitivity=SECRET) for _ in range(1000)]
+        await admin.AddMemories(parent=CUBE, memories=batch)
+    await admin.AddMemories(parent=CUBE, memories=[text("last", name=name("last"))])
+    guest = (name("last"), READER, SECRET)
+    for who, grants in {"low": [(CUBE, READER, INTERNAL)], "both": [(CUBE, READER, INTERNAL), guest]}.items():
+        low = await world.principal(who, *grants)
+        for fields in ({}, {"as_of_revision": 9}, {"show_deleted": True}, {"filter": "state = active"}):
+            page = await low.ListMemories(parent=CUBE, **fields)
+            assert [memory.name for memory in page.memories] == [name("first"), name("last")]
+            assert page.next_page_token == ""
+
+
 async def test_the_id_of_a_hidden_memory_is_taken_and_only_that_is_told(worlds: Worlds) -> None:
     here, there = await both(worlds, "writer")
     for id_ in two_worlds.HIDDEN:

@@ -10,6 +10,7 @@ from typing import Any
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import (
     ChangeRow,
+    Clearance,
     CommitRow,
     CubeRow,
     Kind,
@@ -44,6 +45,8 @@ _NOW = _VERSION_NOW, _JOIN_NOW
 _AT = _VERSION, _JOIN_AT
 _LIMIT_OF_VARIABLES = 500
 # Queries by uid name their index: with a few uids, SQLite would rather go through all items of the cube.
+_END_SEEN = """EXISTS (SELECT 1 FROM items e INDEXED BY items_uid CROSS JOIN versions ev ON ev.key = e.version
+                WHERE e.cube = i.cube AND e.uid = i.{end} AND {seen})"""
 _KINDS = {kind.value: kind for kind in Kind}
 
 
@@ -106,6 +109,30 @@ def _to_cube(row: Sequence[Any]) -> CubeRow:
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(f"cubes/{row[1]}") from error
+
+
+def _seen(clearance: Clearance, label: str, item: str) -> str:
+    """Returns the SQL of whether an item is seen; its parameters are those of `_seen_parameters`.
+
+    Args:
+        clearance: By whom.
+        label: The SQL of the item's label.
+        item: The alias of its row in `items`.
+    """
+    # The alone granted by their levels, of which there are four: SQLite makes an index of each list once a statement.
+    alone = [
+        f"{label} <= {level} AND {item}.id IN (SELECT value FROM json_each(:granted{level}))"
+        for level in sorted(set(clearance.granted.values()))
+    ]
+    return f"({' OR '.join([f'{label} <= :level', *alone])})"
+
+
+def _seen_parameters(clearance: Clearance) -> dict[str, Any]:
+    by_level: dict[int, list[str]] = {}
+    for id_, level in clearance.granted.items():
+        by_level.setdefault(level, []).append(id_)
+    lists = {f"granted{level}": json.dumps(ids) for level, ids in by_level.items()}
+    return {"level": clearance.level, **lists}
 
 
 def _damaged(name: str) -> MipError:
@@ -214,15 +241,54 @@ class SqliteReader(AccessReader):
                 found[version.uid] = version
         return found
 
+    async def count_changes(self, cube: int, revision: int, clearance: Clearance) -> int:
+        """See Reader."""
+        commit = self._db.execute(
+            "SELECT first_version, change_count FROM commits WHERE cube = ? AND revision = ?", (cube, revision)
+        ).fetchone()
+        if commit is None:
+            return 0
+        ends = [_END_SEEN.format(end=end, seen=_seen(clearance, "ev.sensitivity", "e")) for end in ("source", "target")]
+        # CROSS JOIN keeps the order: from the commit's versions, a range of keys, to their items and the items' ends.
+        row = self._db.execute(
+            f"""SELECT count(*) FROM versions v
+            CROSS JOIN items i ON i.cube = v.cube AND i.kind = v.kind AND i.key = v.item
+            CROSS JOIN versions cv ON cv.key = i.version
+            WHERE v.key BETWEEN :first AND :last AND CASE v.kind
+              WHEN {Kind.MEMORY:d} THEN {_seen(clearance, "max(v.sensitivity, cv.sensitivity)", "i")}
+              WHEN {Kind.RELATION:d} THEN {" AND ".join(ends)}
+              ELSE :whole END""",
+            {
+                **_seen_parameters(clearance),
+                "first": commit[0],
+                "last": commit[0] + commit[1] - 1,
+                "whole": clearance.whole,
+            },
+        ).fetchone()
+        return int(row[0])
+
     async def list_versions(
-        self, cube: int, kind: Kind, after: int, limit: int, revision: int | None = None, *, with_content: bool = True
+        self,
+        cube: int,
+        kind: Kind,
+        after: int,
+        limit: int,
+        revision: int | None = None,
+        *,
+        with_content: bool = True,
+        clearance: Clearance | None = None,
     ) -> Sequence[Version]:
         """See Reader."""
         columns, join = _NOW if revision is None else _AT
+        seen = ""
+        parameters: dict[str, Any] = {}
+        if clearance is not None and kind is Kind.MEMORY:
+            label = "v.sensitivity" if revision is None else "max(v.sensitivity, cv.sensitivity)"
+            seen, parameters = f" AND {_seen(clearance, label, 'i')}", _seen_parameters(clearance)
         rows = self._db.execute(
             f"SELECT {columns}, {_CONTENT if with_content else _NO_CONTENT} FROM items i {join}"
-            " WHERE i.cube = :cube AND i.kind = :kind AND i.key > :after ORDER BY i.key LIMIT :limit",
-            {"cube": cube, "kind": kind, "after": after, "limit": limit, "revision": revision},
+            f" WHERE i.cube = :cube AND i.kind = :kind AND i.key > :after{seen} ORDER BY i.key LIMIT :limit",
+            {"cube": cube, "kind": kind, "after": after, "limit": limit, "revision": revision, **parameters},
         )
         return [to_version(row) for row in rows]
 
