@@ -30,8 +30,12 @@ DEPENDENCY = "mip.dependency."
 """What the names of dependencies begin with, in the health service."""
 
 _PACKAGE = "/mip.v1."
-# Over this the transport itself refuses, without a reason; below it the endpoint refuses with one.
-_TRANSPORT_BYTES = 64 * 2**20
+# Over this the transport itself refuses, without a reason; below it the endpoint refuses with one. It is also what a
+# caller makes the server hold for each call before anybody knows who it is.
+_RECEIVED_BYTES = 5 * 2**20
+_SENT_BYTES = 64 * 2**20
+_STREAMS = 128
+_IDENTITY_ALONE = 1
 
 
 class _Unimplemented(Generic):
@@ -87,9 +91,16 @@ def build(
     grpc_server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", _TRANSPORT_BYTES),
-            ("grpc.max_send_message_length", _TRANSPORT_BYTES),
-            ("grpc.max_concurrent_streams", 1000),
+            ("grpc.max_receive_message_length", _RECEIVED_BYTES),
+            ("grpc.max_send_message_length", _SENT_BYTES),
+            ("grpc.max_concurrent_streams", _STREAMS),
+            # gRPC unpacks a message whole before it looks at its size: a megabyte became a gigabyte.
+            ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ALONE),
+            # Who connects and says nothing, or went away without a word, does not keep its connection.
+            ("grpc.server_handshake_timeout_ms", 10_000),
+            ("grpc.max_connection_idle_ms", 600_000),
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
         ]
