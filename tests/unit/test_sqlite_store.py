@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import stat
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -463,3 +464,15 @@ async def test_a_value_that_is_no_text_is_reported_as_damage(tmp_path: Path) -> 
         await store.read(lambda txn: txn.principals(0, 10))
     assert raised.value.reason == "DATA_CORRUPT"
     await store.close()
+
+
+async def test_the_record_and_its_log_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+    store = SqliteRecordStore(str(tmp_path))
+    await store.open()
+    modes = _modes(tmp_path)
+    await store.close()
+    assert modes == {"record.sqlite": 0o600, "record.sqlite-wal": 0o600, "record.sqlite-shm": 0o600}
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.glob("record.sqlite*")}

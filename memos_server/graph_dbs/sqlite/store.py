@@ -122,6 +122,9 @@ class SqliteRecordStore:
             if os.path.lexists(path) and not path.is_file():
                 raise MipError("DATA_CORRUPT", f"{path} is not a regular file; {_REPAIR}")
         settle(self._path)
+        # For its owner alone, like the log beside it, which takes its mode; SQLite or the folder say what is wrong.
+        with suppress(OSError):
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         try:
             connection = self._connect()
             connection.execute("PRAGMA journal_mode = WAL")
