@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
 import struct
 import sys
 from typing import Any, TypeVar
@@ -188,6 +189,18 @@ def as_time(value: Any) -> datetime.datetime:
     except (ValueError, OverflowError) as error:
         raise _malformed(f"a time of the server's answer is none: {error}") from error
     return found
+
+
+def as_json(text: str) -> Any:
+    """Returns the value of a server's JSON text.
+
+    Raises:
+        DataLoss: It is none.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"a JSON text of the server's answer is none: {error}") from error
 
 
 def _malformed(message: str) -> DataLoss:

@@ -321,7 +321,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
         parsed = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{place} is not JSON: {error}", reason="INVALID_JSON", remedy="Correct the line.") from None
     if not isinstance(parsed, dict):
         raise UsageError(f"{place} is not an object", reason="INVALID_JSON", remedy='Write each line as {"text": "…"}.')

@@ -49,7 +49,7 @@ def parse_object(text: str | None, option: str) -> dict[str, Any] | None:
         return None
     try:
         parsed = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"{option} is not JSON: {error}", reason="INVALID_JSON", remedy=f"""Write it as {option} '{{"key": 1}}'."""
         ) from None
