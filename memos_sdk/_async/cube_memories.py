@@ -19,7 +19,7 @@ from memos_sdk._core.build import (
     new_memory,
     update,
 )
-from memos_sdk._core.bulk import COMMIT_MEMORIES, BulkFrames, Ids, Names, part_request_id
+from memos_sdk._core.bulk import COMMIT_MEMORIES, END, BulkFrames, Ids, Names, part_request_id
 from memos_sdk._core.convert import enum_number
 from memos_sdk._core.unset import UNSET, Unset
 from memos_sdk._gen import wire
@@ -147,15 +147,15 @@ class AsyncCubeMemories(AsyncCubeBase):
                 when empty.
             timeout: Seconds of each commit; None means an hour.
         """
-        source = aiter(each(memories))
+        source: AsyncIterator[Any] = aiter(each(memories))
         ids = Ids(request_id)
         taken: _Names = []
         commits: _Commits = []
         added = 0
         pending = False
         try:
-            first = await anext(source, None)
-            while first is not None:
+            first = await anext(source, END)
+            while first is not END:
                 bulk = BulkFrames(
                     self.name,
                     cause,
@@ -168,7 +168,7 @@ class AsyncCubeMemories(AsyncCubeBase):
                 commits.append(_commit(response))
                 pending |= response.index_pending
                 added = len(taken)
-                first = await anext(source, None) if bulk.full else None
+                first = await anext(source, END) if bulk.full else END
         except MipError as error:
             error.metadata["added"] = str(added)
             raise
@@ -177,8 +177,8 @@ class AsyncCubeMemories(AsyncCubeBase):
     async def _send(
         self,
         bulk: BulkFrames,
-        first: MemoryLike,
-        source: AsyncIterator[MemoryLike],
+        first: Any,
+        source: AsyncIterator[Any],
         ids: Ids,
         taken: _Names,
         progress: Callable[[int], object] | None,
@@ -197,8 +197,8 @@ class AsyncCubeMemories(AsyncCubeBase):
             for frame in bulk.made():
                 yield frame
             while not bulk.closed:
-                value = None if bulk.full else await anext(source, None)
-                if value is not None:
+                value: Any = END if bulk.full else await anext(source, END)
+                if value is not END:
                     made = take(value)
                     if made is not None:
                         yield made

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from memos_sdk._core.channel import call_metadata, channel_credentials, channel_options, to_error
+from memos_sdk._core.channel import call_metadata, open_channel, to_error
 from memos_sdk._core.discovery import Endpoint
 from memos_sdk._core.quiet_grpc import grpc
+from memos_sdk._core.uploading import Upload
 from memos_sdk._stubs import Method
 from memos_sdk.errors import UsageError
 
@@ -45,6 +46,7 @@ class AsyncTransport:
         self._endpoint = endpoint
         self._version = version
         self._channel: Any = None
+        self._uploads: Any = None
         self._closed = False
 
     async def unary(self, method: Method[..., Any, Any], payload: bytes, timeout: float | None) -> bytes:
@@ -73,37 +75,35 @@ class AsyncTransport:
         self, method: Method[..., Any, Any], frames: AsyncIterator[bytes], timeout: float | None
     ) -> bytes:
         """Makes a call with a stream of requests and one response. What `frames` raises cancels the call."""
-        call = self._open().stream_unary(method.path)(timeout=timeout, metadata=call_metadata(self._endpoint))
+        upload = Upload(self._open_uploads(), method.path, timeout, call_metadata(self._endpoint))
         try:
             async for frame in frames:
-                try:
-                    await call.write(frame)
-                except asyncio.InvalidStateError:
-                    # The call has ended before the last frame; how, the answer below tells.
+                if not await in_thread(upload.put, frame):
                     break
-            else:
-                await call.done_writing()
-            data: bytes = await call
-        except grpc.aio.AioRpcError as error:
+            await in_thread(upload.put, None)
+            return await in_thread(upload.result)
+        except grpc.RpcError as error:
             raise to_error(error, method.path, self._endpoint) from None
         finally:
-            call.cancel()
-        return data
+            upload.end()
 
     async def close(self) -> None:
         """Closes the channel; calls in progress end as cancelled."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close()
+        if self._uploads is not None:
+            self._uploads.close()
 
     def _open(self) -> Any:
         if self._closed:
             raise UsageError("the client is closed", reason="CLIENT_CLOSED", remedy="Make a new client.")
         if self._channel is None:
-            options = channel_options(self._endpoint, self._version)
-            if self._endpoint.tls is None:
-                self._channel = grpc.aio.insecure_channel(self._endpoint.target, options=options)
-            else:
-                credentials = channel_credentials(self._endpoint.tls)
-                self._channel = grpc.aio.secure_channel(self._endpoint.target, credentials, options=options)
+            self._channel = open_channel(self._endpoint, self._version, grpc.aio)
         return self._channel
+
+    def _open_uploads(self) -> Any:
+        if self._uploads is None:
+            self._open()
+            self._uploads = open_channel(self._endpoint, self._version)
+        return self._uploads

@@ -11,7 +11,10 @@ from typing import overload
 
 from memos_sdk import _stubs
 from memos_sdk._gen import wire
+from memos_sdk.errors import UsageError
 
+# What stands for the end of the input; None may be an item of it, a wrong one.
+END = object()
 # Frames stay below the 4 MiB that gRPC servers accept unless told otherwise, and commits below what servers of default
 # settings put into one.
 FRAME_MEMORIES = 1_000
@@ -168,7 +171,14 @@ class BulkFrames:
 
     def _keep(self, frame: wire.BulkAddMemoriesRequest) -> bytes:
         data: bytes = frame.SerializeToString()
-        self._spool.seek(0, os.SEEK_END)
-        self._spool.write(data)
+        try:
+            self._spool.seek(0, os.SEEK_END)
+            self._spool.write(data)
+        except OSError as error:
+            raise UsageError(
+                f"what is sent cannot be kept in {tempfile.gettempdir()}: {error.strerror}",
+                reason="FILE_UNWRITABLE",
+                remedy="Free space there, or name another folder with TMPDIR.",
+            ) from None
         self._sizes.append(len(data))
         return data

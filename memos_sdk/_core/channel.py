@@ -40,6 +40,14 @@ def channel_credentials(tls: TLS) -> grpc.ChannelCredentials:
     )
 
 
+def open_channel(endpoint: Endpoint, version: str, module: Any = grpc) -> Any:
+    """Returns a channel to the endpoint: a blocking one, or with `grpc.aio` one of the running event loop."""
+    options = channel_options(endpoint, version)
+    if endpoint.tls is None:
+        return module.insecure_channel(endpoint.target, options=options)
+    return module.secure_channel(endpoint.target, channel_credentials(endpoint.tls), options=options)
+
+
 def call_metadata(endpoint: Endpoint) -> tuple[tuple[str, str], ...]:
     """Returns the metadata of every call."""
     return (("authorization", f"Bearer {endpoint.token}"),) if endpoint.token else ()

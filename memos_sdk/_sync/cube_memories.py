@@ -22,7 +22,7 @@ from memos_sdk._core.build import (
     new_memory,
     update,
 )
-from memos_sdk._core.bulk import COMMIT_MEMORIES, BulkFrames, Ids, Names, part_request_id
+from memos_sdk._core.bulk import COMMIT_MEMORIES, END, BulkFrames, Ids, Names, part_request_id
 from memos_sdk._core.convert import enum_number
 from memos_sdk._core.unset import UNSET, Unset
 from memos_sdk._gen import wire
@@ -150,15 +150,15 @@ class CubeMemories(CubeBase):
                 when empty.
             timeout: Seconds of each commit; None means an hour.
         """
-        source = iter(each(memories))
+        source: Iterator[Any] = iter(each(memories))
         ids = Ids(request_id)
         taken: _Names = []
         commits: _Commits = []
         added = 0
         pending = False
         try:
-            first = next(source, None)
-            while first is not None:
+            first = next(source, END)
+            while first is not END:
                 bulk = BulkFrames(
                     self.name,
                     cause,
@@ -171,7 +171,7 @@ class CubeMemories(CubeBase):
                 commits.append(_commit(response))
                 pending |= response.index_pending
                 added = len(taken)
-                first = next(source, None) if bulk.full else None
+                first = next(source, END) if bulk.full else END
         except MipError as error:
             error.metadata["added"] = str(added)
             raise
@@ -180,8 +180,8 @@ class CubeMemories(CubeBase):
     def _send(
         self,
         bulk: BulkFrames,
-        first: MemoryLike,
-        source: Iterator[MemoryLike],
+        first: Any,
+        source: Iterator[Any],
         ids: Ids,
         taken: _Names,
         progress: Callable[[int], object] | None,
@@ -200,8 +200,8 @@ class CubeMemories(CubeBase):
             for frame in bulk.made():
                 yield frame
             while not bulk.closed:
-                value = None if bulk.full else next(source, None)
-                if value is not None:
+                value: Any = END if bulk.full else next(source, END)
+                if value is not END:
                     made = take(value)
                     if made is not None:
                         yield made

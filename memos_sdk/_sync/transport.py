@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from memos_sdk._core.channel import call_metadata, channel_credentials, channel_options, to_error
+from memos_sdk._core.channel import call_metadata, open_channel, to_error
 from memos_sdk._core.discovery import Endpoint
 from memos_sdk._core.quiet_grpc import grpc
+from memos_sdk._core.uploading import Upload
 from memos_sdk._stubs import Method
 from memos_sdk.errors import UsageError
 
@@ -69,26 +68,17 @@ class Transport:
 
         gRPC reads requests in a thread of its own; `frames` is read here, for it runs code of the caller.
         """
-        line: queue.Queue[bytes | None] = queue.Queue(maxsize=2)
-        call = (
-            self._open()
-            .stream_unary(method.path)
-            .future(iter(line.get, None), timeout=timeout, metadata=call_metadata(self._endpoint))
-        )
+        upload = Upload(self._open(), method.path, timeout, call_metadata(self._endpoint))
         try:
             for frame in frames:
-                if not _put(line, frame, call):
+                if not upload.put(frame):
                     break
-            _put(line, None, call)
-            data: bytes = call.result()
+            upload.put(None)
+            return upload.result()
         except grpc.RpcError as error:
             raise to_error(error, method.path, self._endpoint) from None
         finally:
-            call.cancel()
-            # The thread that waits for another frame ends with it.
-            with contextlib.suppress(queue.Full):
-                line.put_nowait(None)
-        return data
+            upload.end()
 
     def close(self) -> None:
         """Closes the channel; calls in progress end as cancelled."""
@@ -101,19 +91,5 @@ class Transport:
             if self._closed:
                 raise UsageError("the client is closed", reason="CLIENT_CLOSED", remedy="Make a new client.")
             if self._channel is None:
-                options = channel_options(self._endpoint, self._version)
-                if self._endpoint.tls is None:
-                    self._channel = grpc.insecure_channel(self._endpoint.target, options=options)
-                else:
-                    credentials = channel_credentials(self._endpoint.tls)
-                    self._channel = grpc.secure_channel(self._endpoint.target, credentials, options=options)
+                self._channel = open_channel(self._endpoint, self._version)
             return self._channel
-
-
-def _put(line: queue.Queue[bytes | None], frame: bytes | None, call: Any) -> bool:
-    """Hands a frame on; False when the call has ended and nobody takes it any more."""
-    while not call.done():
-        with contextlib.suppress(queue.Full):
-            line.put(frame, timeout=0.05)
-            return True
-    return False

@@ -23,6 +23,8 @@ class View(Generic[WireT, MessageT]):
     __slots__ = ("_generated", "_wire")
     _type: ClassVar[type[Message]]
     _shown: ClassVar[tuple[str, ...]] = ()
+    _beside: ClassVar[tuple[str, ...]] = ()
+    """What a model has beside its message."""
 
     def __init__(self, message: WireT | MessageT) -> None:
         """Wraps a message of the wire, without copying it, or a generated one."""
@@ -48,10 +50,20 @@ class View(Generic[WireT, MessageT]):
         """Hashes the message's bytes."""
         return hash(self._wire.SerializeToString(deterministic=True))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets models be copied and pickled: as the message's bytes, and what stands beside it."""
+        beside = {name: getattr(self, name) for name in self._beside}
+        return _restored, (type(self), self._wire.SerializeToString(), beside)
+
     def __repr__(self) -> str:
         """Shows the fields that matter most."""
         shown = ", ".join(f"{name}={_shown(getattr(self, name))}" for name in self._shown)
         return f"<{type(self).__name__} {shown}>"
+
+
+def _restored(cls: type[View[Any, Any]], data: bytes, beside: dict[str, Any]) -> View[Any, Any]:
+    """Makes a model again of what `__reduce__` gave."""
+    return cls(cls._type.FromString(data), **beside)
 
 
 def _shown(value: object) -> str:

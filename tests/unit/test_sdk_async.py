@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from memos_sdk import AsyncClient, ConnectError, DeadlineExceeded, Head, NotFound, RetryPolicy
+from memos_sdk import AsyncClient, Cancelled, ConnectError, DeadlineExceeded, Head, NotFound, RetryPolicy
 from memos_server._pb.mip.v1 import blob_service_pb2, cube_service_pb2, session_pb2, session_service_pb2
 from tests.unit.fake_mip import FakeMip, Notes, Refusal, commit, digest_of
 
@@ -46,6 +46,78 @@ async def test_an_asynchronous_stream_of_memories_can_be_added(client: AsyncClie
             yield f"memory {number}"
 
     assert (await client.cube("notes").add_many(texts(), commit_size=3)).added == 7
+
+
+async def test_what_an_asynchronous_iterable_raises_reaches_the_caller(fake: FakeMip, client: AsyncClient) -> None:
+    async def texts() -> AsyncIterator[str]:
+        for number in range(1500):
+            yield str(number)
+        raise RuntimeError("the source is gone")
+
+    with pytest.raises(RuntimeError, match="the source is gone"):
+        await client.cube("notes").add_many(texts())
+    assert not any(frame.finish for call in fake.named("BulkAddMemories") for frame in call.request)
+
+
+async def test_a_server_that_refuses_early_ends_the_reading(fake: FakeMip, client: AsyncClient) -> None:
+    def refuses(frames: Iterator[Any]) -> Any:
+        next(frames)
+        raise Refusal("NOT_FOUND", "CUBE_NOT_FOUND", "no")
+
+    fake.on("BulkAddMemories", refuses)
+    read = 0
+
+    async def texts() -> AsyncIterator[str]:
+        nonlocal read
+        for read in range(10_000_000):  # noqa: B007 - how far it came is what matters
+            yield "x" * 1000
+
+    with pytest.raises(NotFound):
+        await client.cube("notes").add_many(texts())
+    assert read < 1_000_000
+
+
+async def test_a_stream_that_the_server_cancels_is_an_error_of_the_sdk(fake: FakeMip, client: AsyncClient) -> None:
+    def cancels(frames: Iterator[Any]) -> Any:
+        list(frames)
+        raise Refusal("CANCELLED", "CANCELLED", "the server goes away")
+
+    fake.on("BulkAddMemories", cancels)
+    with pytest.raises(Cancelled):
+        await client.cube("notes").add_many(["one"])
+
+
+async def test_a_task_that_is_cancelled_ends_its_stream(fake: FakeMip, client: AsyncClient) -> None:
+    async def texts() -> AsyncIterator[str]:
+        for number in range(1500):
+            yield str(number)
+        waiting.set()
+        await asyncio.sleep(60)
+
+    waiting = asyncio.Event()
+    task = asyncio.create_task(client.cube("notes").add_many(texts()))
+    await waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await client.cube("notes").add("after")).text == "after"
+
+
+async def test_a_broken_bulk_addition_is_sent_again(fake: FakeMip, client: AsyncClient) -> None:
+    answer = fake.handlers["BulkAddMemories"]
+
+    def breaks_once(frames: Iterator[Any]) -> Any:
+        if len(fake.named("BulkAddMemories")) == 1:
+            next(frames)
+            next(frames)
+            raise Refusal("UNAVAILABLE", "SHUTTING_DOWN")
+        return answer(frames)
+
+    fake.on("BulkAddMemories", breaks_once)
+    summary = await client.cube("notes").add_many(str(number) for number in range(2500))
+    first, second = (call.request for call in fake.named("BulkAddMemories"))
+    assert first[:2] == second[:2]
+    assert (summary.added, len(summary.names)) == (2500, 2500)
 
 
 async def test_a_mutation_is_repeated_with_identical_bytes(fake: FakeMip, client: AsyncClient) -> None:

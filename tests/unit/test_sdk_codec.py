@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 import hashlib
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from memos_sdk import (
     AsyncClient,
     Client,
+    Commit,
     DataLoss,
     Hit,
     Memory,
@@ -83,6 +86,17 @@ def test_a_model_and_the_message_that_it_makes_say_the_same() -> None:
     assert to_json(message) == model.to_dict()
 
 
+def test_models_can_be_copied_and_pickled() -> None:
+    commit = Commit(wire.Commit(revision=3))
+    memory = Memory(
+        wire.Memory.FromString(full_memory().SerializeToString() + LATER), commit=commit, index_pending=True
+    )
+    for again in (pickle.loads(pickle.dumps(memory)), copy.copy(memory), copy.deepcopy(memory)):
+        assert again == memory
+        assert (again.commit, again.index_pending) == (commit, True)
+        assert bytes(again.message) == bytes(memory.message)
+
+
 def test_what_a_later_server_sends_survives_reading_and_adding_again(fake: FakeMip) -> None:
     memory = Memory(wire.Memory.FromString(full_memory().SerializeToString() + LATER))
     assert bytes(memory.message).endswith(LATER)
@@ -130,7 +144,21 @@ def test_sealed_bytes_stay_what_they_are() -> None:
         SealedMemory(wire.Sealed(payload=b"\xff\xff")).parse()
 
 
-@given(st.binary(max_size=300))
+def damaged_pages() -> st.SearchStrategy[bytes]:
+    """Bytes of a page, with some of them changed, taken out or put in."""
+    page = wire.ListMemoriesResponse(memories=[full_memory(), full_memory()], next_page_token="t").SerializeToString()
+
+    def damage(edits: list[tuple[int, bytes, int]]) -> bytes:
+        raw = page
+        for place, put_in, taken in edits:
+            raw = raw[:place] + put_in + raw[place + taken :]
+        return raw
+
+    edit = st.tuples(st.integers(0, len(page)), st.binary(max_size=4), st.integers(0, 4))
+    return st.lists(edit, min_size=1, max_size=3).map(damage)
+
+
+@given(st.binary(max_size=300) | damaged_pages())
 def test_no_answer_ends_in_anything_but_a_message_or_data_loss(raw: bytes) -> None:
     with contextlib.suppress(DataLoss):
         for message in decode(LIST_MEMORIES, LIST_MEMORIES.response, raw).memories:

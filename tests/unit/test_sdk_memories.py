@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from memos_sdk import (
+    Cancelled,
     Client,
     Cube,
     DataLoss,
@@ -214,6 +215,8 @@ def test_what_the_iterable_raises_reaches_the_caller_and_nothing_is_finished(fak
 
     with pytest.raises(RuntimeError, match="the source is gone"):
         cube.add_many(texts())
+    with pytest.raises(UsageError, match="not NoneType"):
+        cube.add_many(["one", None, "three"])  # type: ignore[list-item] # a wrong item is no end
     with pytest.raises(UsageError, match="a memory has no field 'txt'") as caught:
         cube.add_many([{"text": "one"}, {"txt": "two"}])
     assert caught.value.metadata == {"added": "0"}
@@ -230,6 +233,16 @@ def test_the_iterable_is_read_in_the_callers_thread(cube: Cube) -> None:
 
     cube.add_many(texts())
     assert threads == {threading.get_ident()}
+
+
+def test_a_stream_that_the_server_cancels_is_an_error_of_the_sdk(fake: FakeMip, cube: Cube) -> None:
+    def cancels(frames: Iterator[Any]) -> Any:
+        list(frames)
+        raise Refusal("CANCELLED", "CANCELLED", "the server goes away")
+
+    fake.on("BulkAddMemories", cancels)
+    with pytest.raises(Cancelled):
+        cube.add_many(["one"])
 
 
 def test_a_server_that_refuses_early_ends_the_reading(fake: FakeMip, cube: Cube) -> None:
