@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import CommitHeader
-from memos_server._pb.mip.v1.cube_service_pb2 import VerifyCubeRequest, VerifyCubeResponse
+from memos_server._pb.mip.v1.cube_service_pb2 import Finding, VerifyCubeRequest, VerifyCubeResponse
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Reader
 from memos_server.mem_cube import commitments
@@ -52,9 +52,20 @@ async def verify_cube(mos: Mos, call: Call, request: VerifyCubeRequest) -> Verif
         replay.found("chain", request.name, 0, error.message)
     response.valid = not response.findings
     if not view.full:
-        for finding in response.findings:
-            finding.resource, finding.message = names.cube_name(cube_id), f"a {finding.kind} does not fit"
+        _unname(response, request.name)
     return response
+
+
+def _unname(response: VerifyCubeResponse, cube: str) -> None:
+    """Leaves one finding of each sort, of the cube: how many there are, and when they changed, tells of the hidden."""
+    kept: dict[str, Finding] = {}
+    for found in response.findings:
+        # Every reader sees the commits themselves, so those of the chain say which.
+        revision = found.revision if found.kind in ("chain", "head") else 0
+        finding = Finding(kind=found.kind, resource=cube, revision=revision, message=f"a {found.kind} does not fit")
+        kept.setdefault(finding.SerializeToString(deterministic=True).hex(), finding)
+    del response.findings[:]
+    response.findings.extend(kept.values())
 
 
 async def _verify(mos: Mos, cube_id: str, request: VerifyCubeRequest, replay: Replay) -> None:

@@ -7,6 +7,7 @@ reason stands in docs/spec/access.md, and here by name.
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
@@ -126,6 +127,24 @@ async def test_pages_are_full_however_many_hidden_memories_lie_between(world: Wo
             page = await low.ListMemories(parent=CUBE, **fields)
             assert [memory.name for memory in page.memories] == [name("first"), name("last")]
             assert page.next_page_token == ""
+
+
+async def test_damage_to_hidden_memories_is_told_without_number_or_name(world: World) -> None:
+    await two_worlds.tell(world.admin, secret=True)
+    await world.stop()
+    with sqlite3.connect(world.data / "record.sqlite") as record:
+        changed = "CAST(replace(CAST(payload AS TEXT), 'spy', 'fly') AS BLOB)"
+        record.execute(f"UPDATE contents SET payload = {changed} WHERE instr(CAST(payload AS TEXT), 'spy') > 0")
+        assert record.total_changes >= 2
+    record.close()
+    await world.start()
+    admin = world.admin
+    assert len((await admin.VerifyCube(name=CUBE)).findings) >= 2
+    low = await world.principal("low", *CALLERS["reader"])
+    verdict = await low.VerifyCube(name=CUBE)
+    found = [(finding.kind, finding.resource, finding.revision) for finding in verdict.findings]
+    assert found == [("content", CUBE, 0)]
+    assert not verdict.valid
 
 
 async def test_the_id_of_a_hidden_memory_is_taken_and_only_that_is_told(worlds: Worlds) -> None:
