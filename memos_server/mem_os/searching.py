@@ -54,6 +54,7 @@ WEIGHTS = {"lexical": 1.0, "vector": 0.7, "graph": 1.0}
 _DEPTH = 200
 _MAX_DEPTH = 1_000_000
 _FEW_CUBES = 4
+_FEW_CANDIDATES = 2 * _DEPTH
 _ALL_STATES = frozenset({MEMORY_STATE_ACTIVE, MEMORY_STATE_MERGED, MEMORY_STATE_ARCHIVED, MEMORY_STATE_DELETED})
 
 
@@ -74,10 +75,10 @@ async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) 
     while True:
         results = await _ask(mos, scopes, terms, where, states, depth, response)
         newest_first = not terms and not _has_vectors(scopes)
-        # Tens of thousands of candidates are no work for the event loop.
-        ranked = await asyncio.get_running_loop().run_in_executor(
-            mos.cpu, partial(fuse, results, newest_first=newest_first)
-        )
+        rank = partial(fuse, results, newest_first=newest_first)
+        # Tens of thousands of candidates are no work for the event loop; for those of one cube a thread costs more.
+        few = sum(len(result.candidates) for _, result in results) <= _FEW_CANDIDATES
+        ranked = rank() if few else await asyncio.get_running_loop().run_in_executor(mos.cpu, rank)
         if request.mode == SEARCH_MODE_GRAPH:
             ranked = await spread(mos, ranked, where, states)
         hits = await _confirm(mos, call, filter_, ranked, top_k, confirmed, explain=request.explain)
