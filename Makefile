@@ -70,7 +70,8 @@ check-proto: .venv/.setup-dev ## Check that generating again changes no byte (ne
 
 .PHONY: bench
 bench: .venv/.setup-dev ## Measure speed beside limits and rivals (15 minutes); BENCH="--only get --quick --data DIR"
-	@$(BIN)/python benches/bench.py --json bench.json $(BENCH)
+	@mkdir -p build
+	@$(BIN)/python benches/bench.py --json build/bench.json $(BENCH)
 
 .PHONY: soak
 soak: .venv/.setup-dev ## Load a server for an hour at 80% of its peak, and watch its memory; SOAK="--minutes 10"

@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="for each of the two")
     parser.add_argument("--data", type=Path, help="a folder of data sets; without it texts are made")
     parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
-    parser.add_argument("--json", type=Path, default=Path("scaling.json"))
+    parser.add_argument("--json", type=Path, default=Path("build/scaling.json"))
     options = parser.parse_args()
     texts = Texts(options.data)
     result: dict[str, Any] = {
@@ -236,6 +236,7 @@ def main() -> None:
         options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(part, {key: round(value, 2) for key, value in figures.items()}, file=sys.stderr)
 
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="memos-scaling-", dir=options.folder) as made:
         counts = [int(count) for count in options.cubes.split(",") if count]
         until = time.monotonic() + options.minutes * 60
