@@ -233,7 +233,7 @@ async def test_a_server_killed_before_the_compaction_compacts_after_its_restart(
     world = await make_world()
     needles = await filled(world)
     monkeypatch.setattr(jobs, "INLINE_S", 0.1)
-    monkeypatch.setattr(jobs, "LEASE_S", 1)
+    monkeypatch.setattr(jobs, "LEASE_S", 0)
 
     async def hangs(job: JobRow, progress: Progress) -> None:
         await asyncio.sleep(3600)

@@ -34,6 +34,8 @@ async def written(make_world: MakeWorld) -> tuple[World, Head]:
     await mip.TransitionMemories(parent=CUBE, names=[named["c"]], state="MEMORY_STATE_ARCHIVED")
     last = await mip.UpdateMemory(memory=text("third words of a", name=named["a"]))
     assert last.commit.revision == 6
+    # The index has seen all of it, too.
+    assert (await mip.VerifyCube(name=CUBE)).indexed_revision == 6
     await world.stop()
     return world, (6, last.commit.digest)
 
