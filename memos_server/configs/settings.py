@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from memos_server.configs.errors import SetupError
+from memos_server.configs.secret_files import read_small
 
 ENV_PREFIX: Final = "MEMOS_"
 DEFAULT_LISTEN: Final = "127.0.0.1:7600"
+MAX_FILE_BYTES: Final = 2**20
+"""The largest settings file that is read."""
 
 _LISTEN: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
 
@@ -374,6 +383,12 @@ def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> 
 
     try:
         settings = Loaded(**given)
+    except SettingsError as error:
+        # Its text names the setting and nothing of the value, which may be a secret.
+        raise SetupError(
+            f"An environment variable is no JSON: {error}.",
+            f"Correct it; write single settings as {ENV_PREFIX}SECTION__KEY.",
+        ) from None
     except ValidationError as error:
         raise SetupError(_faults(error), "Correct it; docs/guide/configuration.md lists the settings.") from error
     return settings
@@ -393,11 +408,16 @@ def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SetupError(f"{file} is not TOML: {error}.", "Correct the file.") from error
+        data = read_small(file, MAX_FILE_BYTES + 1)
     except OSError as error:
         raise SetupError(f"{file} cannot be read: {error.strerror}.", "Make it readable by this user.") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise SetupError(f"{file} is larger than {MAX_FILE_BYTES} bytes.", "Check that it is the settings file.")
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        # Besides what is no TOML: a number of thousands of digits, and brackets in brackets in brackets.
+        raise SetupError(f"{file} is not TOML: {error}.", "Correct the file.") from error
 
 
 def _check_environment(environment: Mapping[str, str]) -> None:
