@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
-from memos_sdk._core.convert import enum_member, generated, generated_from, time_of
+from memos_sdk._core.convert import as_json, enum_member, generated, generated_from, time_of
 from memos_sdk._gen import wire
 from memos_sdk.models.log import Commit
 from memos_sdk.models.view import View
@@ -27,7 +26,6 @@ class Memory(View[wire.Memory, "mip.Memory"]):
     __slots__ = ("commit", "index_pending")
     _type = wire.Memory
     _shown = ("name", "text", "state", "revision")
-    _beside = ("commit", "index_pending")
 
     def __init__(
         self, message: wire.Memory | mip.Memory, *, commit: Commit | None = None, index_pending: bool = False
@@ -88,8 +86,12 @@ class Memory(View[wire.Memory, "mip.Memory"]):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes, parsed; empty when there are none."""
-        parsed = json.loads(self._wire.attributes_json) if self._wire.attributes_json else {}
+        """The attributes, parsed; empty when there are none.
+
+        Raises:
+            DataLoss: The server sent something that is no JSON.
+        """
+        parsed = as_json(self._wire.attributes_json) if self._wire.attributes_json else {}
         return parsed if isinstance(parsed, dict) else {"": parsed}
 
     @property
