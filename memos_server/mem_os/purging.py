@@ -158,7 +158,7 @@ async def _derived_memories(mos: Mos, call: Call, cube_id: str, ids: Sequence[st
     """Returns names of visible memories of the cube whose provenance names one of the memories, found by the index."""
 
     async def cube_of(txn: Reader) -> CubeRow:
-        return await existing_cube(txn, cube_id)
+        return await existing_cube(txn, cube_id, deleted=True)
 
     cube = await mos.read(cube_of)
     cited = {names.memory_name(cube_id, id_) for id_ in ids}

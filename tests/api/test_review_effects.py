@@ -389,7 +389,7 @@ async def test_a_hidden_source_does_not_show_in_the_kinds_and_speakers_that_a_fi
 async def test_a_repeated_call_is_answered_by_its_commit_also_when_the_cube_was_deleted(world: World) -> None:
     mip = world.admin
     await mip.CreateCube(cube_id="c")
-    ids = [str(uuid.uuid4()) for _ in range(5)]
+    ids = [str(uuid.uuid4()) for _ in range(6)]
     named = [f"cubes/c/memories/{id_}" for id_ in "abc"]
     frames = [
         BulkAddMemoriesRequest(header={"parent": "cubes/c", "request_id": ids[1]}),
@@ -404,6 +404,7 @@ async def test_a_repeated_call_is_answered_by_its_commit_also_when_the_cube_was_
         lambda: mip.UpdateMemory(memory=text("y", name=named[0]), request_id=ids[2]),
         lambda: mip.MergeMemories(parent="cubes/c", sources=named[:1], target=named[1], request_id=ids[3]),
         lambda: mip.ForkCube(name="cubes/c", cube_id="f", request_id=ids[4]),
+        lambda: mip.PurgeMemories(parent="cubes/c", names=named[2:], reason="asked for", request_id=ids[5]),
     ]
     commits = [(await call()).commit for call in calls]
     await mip.DeleteCube(name="cubes/c")
