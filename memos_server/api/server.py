@@ -34,7 +34,7 @@ _PACKAGE = "/mip.v1."
 # caller makes the server hold for each call before anybody knows who it is.
 _RECEIVED_BYTES = 5 * 2**20
 _SENT_BYTES = 64 * 2**20
-_STREAMS = 128
+_STREAMS = 256
 _IDENTITY_ALONE = 1
 
 
