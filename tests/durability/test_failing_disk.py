@@ -153,7 +153,7 @@ async def test_a_server_whose_start_fails_at_any_operation_says_so(
             await world.stop()
         refused = 0
         # A first start writes the record's pages one by one: of those, some.
-        for after in [*range(20), *range(20, 400, 13)]:
+        for after in [*range(20), *range(20, 400, 29)]:
             if life == "first":
                 shutil.rmtree(tmp_path / "disk" / "data", ignore_errors=True)
             world = World(tmp_path / "disk" / "data")

@@ -159,8 +159,9 @@ def real_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return asyncio.run(record(tmp_path_factory.mktemp("real"), answers=120))
 
 
+@pytest.mark.timeout(600)
 async def test_power_loss_loses_nothing_acknowledged(real_run: Run, tmp_path: Path) -> None:
-    assert await lose_power(tmp_path, real_run, 60) == []
+    assert await lose_power(tmp_path, real_run, 40) == []
 
 
 @pytest.mark.long
@@ -184,7 +185,7 @@ async def test_what_a_killed_server_had_not_synced_is_synced_before_it_is_acknow
 ) -> None:
     """Killed between writing and syncing, started again, asked again with the same request_id, and then the power."""
     repeated = 0
-    for number, moment in enumerate(unsynced_moments(real_run.events, 8)):
+    for number, moment in enumerate(unsynced_moments(real_run.events, 5)):
         recorder = Recorder.after_kill(tmp_path / f"disk-{number}", real_run.events[:moment])
         before = Promised().add(event.data for event in recorder.events if event.kind == "note")
         world = World(tmp_path / f"disk-{number}" / "data")

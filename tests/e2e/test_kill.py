@@ -79,6 +79,7 @@ async def kill(folder: Path, kills: int) -> int:
     return total
 
 
+@pytest.mark.timeout(600)
 async def test_fifty_kills_under_writers_lose_nothing_acknowledged(tmp_path: Path) -> None:
     assert await kill(tmp_path, 50)
 
