@@ -149,7 +149,7 @@ async def list_cubes(mos: Mos, call: Call, request: ListCubesRequest) -> ListCub
     async def work(txn: Reader) -> ListCubesResponse:
         kept: list[CubeRow] = []
         position = after
-        while len(kept) <= size and (rows := await _readable(txn, call, position)):
+        while len(kept) <= size and (rows := await _readable(txn, call, position, min(size + 1, _STEP))):
             position = rows[-1].key
             kept += [row for row in rows if row.settings.state not in gone]
         cubes = [cube_message(row) for row in kept[:size]]
@@ -160,14 +160,14 @@ async def list_cubes(mos: Mos, call: Call, request: ListCubesRequest) -> ListCub
     return await mos.read(work)
 
 
-async def _readable(txn: Reader, call: Call, position: int) -> Sequence[CubeRow]:
+async def _readable(txn: Reader, call: Call, position: int, limit: int) -> Sequence[CubeRow]:
     """Returns the next cubes that the caller may read. But for an administrator of the server these are found by its
     grants: what a list costs does not depend on what others have."""
     if is_server_admin(call.access):
-        return await txn.cubes(position, _STEP)
+        return await txn.cubes(position, limit)
     granted = {names.parse_grant_resource(resource).cube for resource in call.access.grants}
     rows = [await txn.cube(cube_id) for cube_id in granted if cube_id is not None]
-    return sorted((row for row in rows if row is not None and row.key > position), key=lambda row: row.key)[:_STEP]
+    return sorted((row for row in rows if row is not None and row.key > position), key=lambda row: row.key)[:limit]
 
 
 async def update_cube(mos: Mos, call: Call, request: UpdateCubeRequest) -> UpdateCubeResponse:

@@ -1,4 +1,4 @@
-"""The embedded index when its snapshots cannot be written: it serves from memory, and tries again after a while."""
+"""The embedded index when snapshots fail or take long: it serves from memory, and the log replays the rest."""
 
 from __future__ import annotations
 
@@ -60,3 +60,32 @@ async def test_a_snapshot_that_failed_is_tried_again_only_after_a_while(
     await apply(10)
     assert (await index.stats(CUBE)).disk_bytes > 0
     await index.close()
+
+
+async def test_closing_writes_the_cubes_with_most_changes_and_ends_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    written: list[str] = []
+    write = snapshot.write
+
+    def slow(folder: Path, *rest: object) -> object:
+        nonlocal now
+        now += 3.0
+        written.append(folder.name)
+        return write(folder, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(backend.time, "monotonic", lambda: now)
+    monkeypatch.setattr(snapshot, "write", slow)
+    index = EmbeddedIndex(str(tmp_path))
+    await index.open()
+    for cube, revisions in (("a", 1), ("b", 3), ("c", 2)):
+        for revision in range(1, revisions + 1):
+            await index.apply(cube, 0, _batch(revision))
+    await index.close()
+    # Each takes 3 of the 5 seconds: the third is not begun.
+    assert written == ["b", "c"]
+    again = EmbeddedIndex(str(tmp_path))
+    await again.open()
+    assert [await again.indexed_revision(cube) for cube in "abc"] == [0, 3, 2]
+    await again.close()
