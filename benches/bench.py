@@ -69,17 +69,18 @@ def main() -> int:
                 print(f"{name}: not measured: {type(error).__name__}: {error}", file=sys.stderr)
             seconds[name] = round(time.perf_counter() - began, 1)
             print(f"{name}: {seconds[name]} s", file=sys.stderr)
+            if options.json:
+                # After each part, so that a run that is ended leaves what it measured.
+                about = {
+                    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                    "quick": options.quick,
+                    "texts": texts.source,
+                    "seconds": seconds,
+                }
+                write_json(options.json, figures, about)
     print("\n".join(f"{key}: {value}" for key, value in {**machine(), "texts": texts.source}.items()))
     print()
     print(table(figures))
-    if options.json:
-        about = {
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "quick": options.quick,
-            "texts": texts.source,
-            "seconds": seconds,
-        }
-        write_json(options.json, figures, about)
     return 1 if failed else 0
 
 
