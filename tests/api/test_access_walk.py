@@ -396,7 +396,7 @@ async def test_refusals_take_as_long_for_what_exists_as_for_what_does_not(world:
             times.append(time.perf_counter() - begin)
     medians = [statistics.median(times) for times in took.values()]
     # A look-up in the record costs a fraction of this; the machine's own noise is what the bound leaves room for.
-    assert max(medians) < 1.5 * min(medians)
+    assert max(medians) < 2 * min(medians)
 
 
 async def test_requests_that_do_not_parse_are_refused_for_the_token_first(world: World) -> None:

@@ -129,12 +129,12 @@ async def test_certificates_of_others_expired_ones_and_servers_do_not_connect(ne
 
 
 async def test_a_connection_outlives_its_certificate_and_is_refused_then(network: Network) -> None:
-    ann = network.caller(network.authority.issue(["mip:principals/ann"], until_s=3))
+    ann = network.caller(network.authority.issue(["mip:principals/ann"], until_s=5))
     await ann.GetCube(name="cubes/c")
     watching = asyncio.create_task(drain(ann))
-    await asyncio.sleep(3.1)
+    await asyncio.sleep(5.1)
     with pytest.raises(RpcError) as raised:
-        await asyncio.wait_for(watching, 5)
+        await asyncio.wait_for(watching, 10)
     assert raised.value.reason == "TOKEN_EXPIRED"
     assert await refusal(ann) == ("UNAUTHENTICATED", "TOKEN_EXPIRED")
 
@@ -164,7 +164,7 @@ async def test_a_revoked_certificate_ends_its_streams_at_once_and_every_later_ca
     assert not watching.done()
     await network.admin.RevokeToken(token_id=id_of(first))
     with pytest.raises(RpcError) as raised:
-        await asyncio.wait_for(watching, 2)
+        await asyncio.wait_for(watching, 10)
     assert (raised.value.code, raised.value.reason) == ("UNAUTHENTICATED", "TOKEN_REVOKED")
     assert await refusal(one) == ("UNAUTHENTICATED", "TOKEN_REVOKED")
     # Also with a token of the principal, which by itself would do.
@@ -181,7 +181,7 @@ async def test_a_revoked_token_ends_a_stream_that_a_certificate_authenticated_to
     await asyncio.sleep(0.3)
     await network.admin.RevokeToken(token_id=issued.token_id)
     with pytest.raises(RpcError) as raised:
-        await asyncio.wait_for(watching, 2)
+        await asyncio.wait_for(watching, 10)
     assert raised.value.reason == "TOKEN_REVOKED"
 
 

@@ -19,7 +19,8 @@ from tests.support.samples import Scene, build, frames_of
 
 ADMIN, READER, SECRET = access_pb2.ROLE_ADMIN, access_pb2.ROLE_READER, common_pb2.SENSITIVITY_SECRET
 STREAMING = sorted(name for name, method in METHODS.items() if method.client_streaming or method.server_streaming)
-AT_ONCE_S = 3.0
+AT_ONCE_S = 10.0
+"""On a machine that does much else; it takes a few milliseconds."""
 
 
 def test_all_streaming_rpcs_are_known() -> None:
@@ -104,7 +105,7 @@ async def test_a_stream_ends_when(world: World, rpc: str, way: str) -> None:
     opened = asyncio.Event()
     begin = _uploading if METHODS[rpc].client_streaming else _reading
     stream = asyncio.create_task(begin(caller, rpc, frames, opened))
-    await asyncio.wait_for(opened.wait(), 10)
+    await asyncio.wait_for(opened.wait(), 30)
     await asyncio.sleep(0.1)
     assert not stream.done()
     await lose(world, scene, issued.token_id)
@@ -130,7 +131,7 @@ async def test_the_change_of_another_s_access_does_not_disturb_a_stream(world: W
     await admin.RevokeToken(token_id="01890a5d-ac96-774b-bcce-b302099a8057")
     await admin.DisablePrincipal(name="principals/bob")
     await admin.EndSession(name=scene.session)
-    assert await asyncio.wait_for(frames.get(), 5)
+    assert await asyncio.wait_for(frames.get(), 20)
     assert not watching.done()
     watching.cancel()
 
@@ -147,7 +148,7 @@ async def test_an_expired_token_ends_a_stream_that_it_opened(world: World) -> No
             pass
 
     with pytest.raises(RpcError) as raised:
-        await asyncio.wait_for(watch(), 5)
+        await asyncio.wait_for(watch(), 20)
     assert (raised.value.code, raised.value.reason) == ("UNAUTHENTICATED", "TOKEN_EXPIRED")
 
 
