@@ -106,6 +106,7 @@ class Growing:
         figures["index_lag_ms"] = timed(lambda: call.searchable(cube))
         call("RollbackCube", name=cube, to_revision=before)
         call.searchable(cube)
+        self._settled()
         figures["get_ms"] = each([lambda name=name: call("GetMemory", name=name) for name in names[:200]])  # type: ignore[misc]
         figures["list_page_ms"] = each(
             [lambda: call("ListMemories", parent=cube, page_size=100, page_token=page.next_page_token)] * 20
@@ -118,6 +119,14 @@ class Growing:
         figures["disk_mib"] = sum(self._server.disk_bytes().values()) / _MIB
         figures |= self._restarted()
         return figures
+
+    def _settled(self) -> None:
+        """Waits, half a minute at most, until the server has written its snapshot and does nothing more."""
+        for _ in range(60):
+            before = self._server.cpu_seconds()
+            time.sleep(0.5)
+            if self._server.cpu_seconds() - before < 0.05:
+                return
 
     def _search(self, mode: str, number: int) -> Callable[[], Any]:
         fields: dict[str, Any] = {"query": self._asked[number % len(self._asked)], "mode": f"SEARCH_MODE_{mode}"}
