@@ -91,10 +91,10 @@ async def _blob_flaw(mos: Mos, cube: CubeRow, digest: str, size: int, replay: Re
     named = replay.blobs.get(digest)
     if named is not None and named[2] not in (0, size):
         return "the size noted for a blob is not the one that the memory names"
-    if await mos.blobs.size(cube.uid, digest) not in (size, None):
-        # Before any byte of it is read: a file that has grown may have no end.
-        return "the bytes of a blob do not have the noted size"
     try:
+        if await mos.blobs.size(cube.uid, digest) not in (size, None):
+            # Before any byte of it is read: a file that has grown may have no end.
+            return "the bytes of a blob do not have the noted size"
         async for _ in mos.blobs.read(cube.uid, digest):
             pass
     except MipError as error:
