@@ -93,6 +93,7 @@ class Growing:
     def measure(self, seconds: float) -> dict[str, float]:
         """Returns the figures at the size that was reached."""
         call, cube = self._caller, self._cube
+        self._settled()
         page = call("ListMemories", parent=cube, page_size=1000)
         names = [memory.name for memory in page.memories]
         one = [add_request(cube, memories_of([f"one more {n}"], self._vectors[n : n + 1])) for n in range(21)]
