@@ -28,7 +28,10 @@ async def compact(mos: Mos, job: JobRow, progress: Progress) -> None:
     cube, doomed = await mos.read(read)
     steps = len(doomed) + 2
     purged = cube.settings.state == MEMORY_STATE_PURGED
-    if await mos.keeper.caught_up(cube) < cube.revision:
+    if purged:
+        # Nothing of a purged cube is ever found again.
+        await mos.keeper.drop(cube.uid)
+    elif await mos.keeper.caught_up(cube) < cube.revision:
         raise MipError("BACKEND_UNAVAILABLE", "the search index cannot be compacted now")
     for done, digest in enumerate(doomed, start=1):
         await _erase_blob(mos, cube, digest)

@@ -8,6 +8,7 @@ long, the search goes on at the index's revision and says so.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,19 @@ _RETRY_S = 1.0
 INDEX_VERSION = f"{ANALYZER_VERSION}.2"
 """What the indexes hold depends on the analyzer and on which text, facets and entities a content gives; a change of the
 latter raises the last number. An index of another version is made anew."""
+
+
+def version_of(types: MemoryTypes, backend: str) -> str:
+    """Returns the version of what an index holds: INDEX_VERSION, and what a plug-in changes in it, at most 64 bytes.
+
+    Args:
+        types: The memory types, whose words it holds.
+        backend: The name of the backend that holds it.
+    """
+    words = types.version()
+    if backend == "embedded" and not words:
+        return INDEX_VERSION
+    return f"{INDEX_VERSION}+{hashlib.sha256(f'{backend} {words}'.encode()).hexdigest()[:16]}"
 
 
 class IndexKeeper:
@@ -294,9 +308,17 @@ class IndexKeeper:
 
     async def rebuild(self, cube: CubeRow) -> int:
         """Drops a cube's index, makes it anew from the log, and returns the revision that it has reached."""
-        async with self._locks.setdefault(cube.uid, asyncio.Lock()):
-            await self._index.drop(cube.uid)
+        await self.drop(cube.uid)
         return await self.caught_up(cube)
+
+    async def drop(self, cube_uid: str) -> None:
+        """Drops a cube's index, in memory and on disk; a search would make it anew."""
+        if (soon := self._soon.pop(cube_uid, None)) is not None:
+            soon.cancel()
+        async with self._locks.setdefault(cube_uid, asyncio.Lock()):
+            await self._index.drop(cube_uid)
+        self._broken.pop(cube_uid, None)
+        self._failed.pop(cube_uid, None)
 
     async def entries(self, cube: CubeRow) -> tuple[int, Sequence[IndexEntry]]:
         """Returns the revision that a cube's index has reached and what it holds of every version, for VerifyCube."""

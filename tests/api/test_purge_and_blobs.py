@@ -114,6 +114,20 @@ async def test_a_purged_cube_keeps_its_log_and_nothing_else(world: World, mip: M
     assert raised.value.reason == "CUBE_PURGED"
 
 
+async def test_the_index_of_a_purged_cube_leaves_memory(world: World, mip: Mip, cube: str) -> None:
+    await mip.AddMemories(parent=cube, memories=[text("a word that is found")])
+    assert (await mip.SearchMemories(cubes=[cube], query="word")).hits
+    uid = (await mip.GetCube(name=cube)).cube.uid
+    held = world.server.mos.keeper
+    assert await held.indexed_revision(uid) > 0
+    await mip.DeleteCube(name=cube)
+    job = (await mip.PurgeCube(name=cube, reason="asked")).compaction_job
+    assert (await mip.GetJob(name=job)).job.state == JOB_STATE_SUCCEEDED
+    # Nobody asked for it since, so nothing made it anew.
+    assert await held.indexed_revision(uid) == 0
+    assert not list((world.data / "index").glob(f"{uid}*"))
+
+
 async def test_a_blob_is_written_read_and_named_by_a_memory(mip: Mip, cube: str) -> None:
     data = bytes(range(256)) * 2000
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

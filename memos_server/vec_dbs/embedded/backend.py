@@ -178,7 +178,7 @@ class EmbeddedIndex:
             slot = self._slot(cube_uid)
             with slot.saving, slot.lock.write():
                 snapshot.erase(slot.folder)
-                self._settle(slot, CubeIndex(), snapshot.Saved())
+                self._settle(slot, None, snapshot.Saved())
 
         await self._run(work)
 
