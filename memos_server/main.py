@@ -129,7 +129,9 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     if tracing is not None:
         stack.push_async_callback(asyncio.to_thread, tracing.close)
     data = str(settings.data)
-    store: RecordStore = load_backend("memos.graph_dbs", settings.record.backend, data, **settings.record.config)
+    store: RecordStore = load_backend(
+        "memos.graph_dbs", settings.record.backend, data, port=RecordStore, **settings.record.config
+    )
     # First, so that what a failed start has opened is closed.
     stack.push_async_callback(store.close)
     await store.open()
@@ -159,6 +161,19 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     return Running(address, mos, folder)
 
 
+async def _opened(backend: SearchIndex, what: str) -> None:
+    """Opens a backend, whose errors may be those of any library."""
+    try:
+        await backend.open()
+    except (SetupError, MipError, OSError):
+        raise
+    except Exception as error:
+        raise SetupError(
+            f"The {what} cannot be opened: {type(error).__name__}: {error}.",
+            "Correct its section in the settings, or choose another backend; an index is made anew from the record.",
+        ) from error
+
+
 def _quotas(settings: Settings) -> Quotas:
     # The local administrator reads the data folder anyway: limiting it by default would protect nobody.
     own = {LOCAL_ADMIN.removeprefix("principals/"): PrincipalQuota(), **settings.quotas.principals}
@@ -169,18 +184,23 @@ async def _parts(
     settings: Settings, folder: DataFolder, store: RecordStore, signer: TokenSigner, stack: AsyncExitStack
 ) -> Mos:
     data = str(settings.data)
-    index = load_backend("memos.vec_dbs", settings.index.backend, data, **settings.index.config)
-    await index.open()
+    types = MemoryTypes.installed()
+    index = load_backend("memos.vec_dbs", settings.index.backend, data, port=SearchIndex, **settings.index.config)
+    index_version = indexing.version_of(types, settings.index.backend)
+    anew = folder.index_version() != index_version
+    if anew:
+        folder.clear_index()
+    # First, so that what a failed start has opened is closed.
     stack.push_async_callback(index.close)
+    await _opened(index, f"index backend {settings.index.backend!r}")
     blob_config = {"max_blob_bytes": settings.limits.max_blob_bytes, **settings.blobs.config}
-    blobs = load_backend("memos.blob_stores", settings.blobs.backend, data, **blob_config)
+    blobs = load_backend("memos.blob_stores", settings.blobs.backend, data, port=BlobStore, **blob_config)
     await blobs.open()
     stack.push_async_callback(blobs.close)
-    types = MemoryTypes.installed()
     keeper = IndexKeeper(store, index, types, wait_s=settings.search.index_wait_s)
-    if folder.index_version() != indexing.INDEX_VERSION:
+    if anew:
         await keeper.drop_all()
-        folder.set_index_version(indexing.INDEX_VERSION)
+        folder.set_index_version(index_version)
     stack.push_async_callback(keeper.close)
     # Loading 90 MB of weights takes longer than anybody should wait for the loop.
     model, missing = await asyncio.get_running_loop().run_in_executor(None, load_embedder, settings)

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -311,6 +312,20 @@ class DataFolder:
         try:
             self.index.mkdir(mode=0o700, exist_ok=True)
             write_file(self.index / "VERSION", version.encode("ascii"))
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def clear_index(self) -> None:
+        """Removes whatever lies in the folder of the search index, which is derived.
+
+        What another backend left there would keep the words of memories that are purged from now on.
+        """
+        try:
+            for path in self.index.iterdir() if self.index.exists() else ():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
         except OSError as error:
             raise self._not_writable(error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -9,7 +10,11 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from memos_server._pb.mip.v1.memory_pb2 import PROVENANCE_KIND_MEMORY, Memory, Provenance
+from memos_server.errors import MipError
+from memos_server.memories.base import MemoryType
 from memos_server.memories.registry import MemoryTypes
+
+_LOG = logging.getLogger(__name__)
 
 MAX_SOURCES: Final = 4
 """The most sources whose speaker and date are named, so that a merge of many is still about its text."""
@@ -40,13 +45,30 @@ def indexed_text(types: MemoryTypes, memory: Memory) -> str:
     Raises:
         MipError: The memory has no payload, or one that no type handles.
     """
-    text = types.for_memory(memory, "memory").text(memory)
+    text = _payload_text(types.for_memory(memory, "memory"), memory)
     if not text.strip():
         return ""
     sources = ", ".join(_sources(memory.provenance))
     if sources:
         text = f"{sources}: {text}"
     return f"{text}\n{' '.join(memory.tags)}" if memory.tags else text
+
+
+def _payload_text(kind: MemoryType, memory: Memory) -> str:
+    """Returns the payload's text. What a plug-in cannot read has the words that came with it.
+
+    Anybody may have written it while the plug-in was not installed, and one such memory must not keep its whole cube
+    from being indexed.
+    """
+    if not kind.extension_type:
+        return kind.text(memory)
+    try:
+        return kind.text(memory)
+    except MipError as error:
+        _LOG.info("a memory of the type %s is indexed by its own text: %s", kind.extension_type, error.reason)
+    except Exception:
+        _LOG.exception("%s.text failed; the memory is indexed by its own text", type(kind).__name__)
+    return memory.extension.text
 
 
 def _sources(provenance: Iterable[Provenance]) -> list[str]:

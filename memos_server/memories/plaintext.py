@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
-from memos_server._pb.mip.v1.memory_pb2 import BlobRef, Memory, Plaintext, Provenance
+from memos_server._pb.mip.v1.memory_pb2 import BlobRef, Memory, Plaintext
 from memos_server.errors import invalid_field
+from memos_server.memories.uniting import agreed, united
 
 MAX_TEXT_BYTES: Final = 262_144
 """The most bytes of a text (Plaintext.text)."""
-MAX_ITEMS: Final = 64
-"""The most tags, labels and provenances of a memory (memory.proto)."""
-
-_T = TypeVar("_T")
 
 
 class PlaintextType:
@@ -41,11 +38,9 @@ class PlaintextType:
         return ()
 
     def merge(self, memories: Sequence[Memory]) -> Memory:
-        """Joins the texts by blank lines, in order, equal ones once, and unites tags, labels and provenance.
+        """Joins the texts by blank lines, in order, equal ones once, and unites what stands around them (`united`).
 
-        The first memory wins where labels have the same key. Language, media type, kind, attributes, validity and
-        confidence are kept where all agree. The session is not: the merge belongs to none. Of tags and labels the first
-        64 are kept; of provenance as many as leave room for naming the merged memories themselves.
+        Language, media type and kind are kept where all agree.
 
         Args:
             memories: The memories in order, at least one.
@@ -64,40 +59,13 @@ class PlaintextType:
             raise invalid_field(
                 "sources", f"have {size} bytes of text together; at most {MAX_TEXT_BYTES} fit", "FIELD_TOO_LARGE"
             )
-        merged = Memory(
-            plaintext=Plaintext(
+        merged = united(memories)
+        merged.plaintext.CopyFrom(
+            Plaintext(
                 text=text,
-                media_type=_agreed((memory.plaintext.media_type for memory in memories), ""),
-                language=_agreed((memory.plaintext.language for memory in memories), ""),
-                kind=_agreed((memory.plaintext.kind for memory in memories), ""),
-            ),
-            tags=list(dict.fromkeys(tag for memory in memories for tag in memory.tags))[:MAX_ITEMS],
-            attributes_json=_agreed((memory.attributes_json for memory in memories), ""),
-            provenance=_provenance(memories)[: max(0, MAX_ITEMS - len(memories))],
+                media_type=agreed((memory.plaintext.media_type for memory in memories), ""),
+                language=agreed((memory.plaintext.language for memory in memories), ""),
+                kind=agreed((memory.plaintext.kind for memory in memories), ""),
+            )
         )
-        labels = {label.key: label for memory in reversed(memories) for label in memory.labels}
-        merged.labels.extend(labels[key] for key in sorted(labels)[:MAX_ITEMS])
-        _keep_agreed(merged, memories)
         return merged
-
-
-def _provenance(memories: Sequence[Memory]) -> list[Provenance]:
-    """Returns the provenance of all, in order, equal ones once."""
-    united = {item.SerializeToString(deterministic=True): item for memory in memories for item in memory.provenance}
-    return list(united.values())
-
-
-def _keep_agreed(merged: Memory, memories: Sequence[Memory]) -> None:
-    """Sets validity and confidence where all memories have the same."""
-    first = memories[0]
-    for name in ("valid_from", "valid_until"):
-        if all(memory.HasField(name) and getattr(memory, name) == getattr(first, name) for memory in memories):
-            getattr(merged, name).CopyFrom(getattr(first, name))
-    if all(memory.HasField("confidence") and memory.confidence == first.confidence for memory in memories):
-        merged.confidence = first.confidence
-
-
-def _agreed(values: Iterable[_T], otherwise: _T) -> _T:
-    """Returns the value that all have, or another where they differ."""
-    distinct = set(values)
-    return distinct.pop() if len(distinct) == 1 else otherwise

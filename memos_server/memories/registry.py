@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Final
 
 from memos_server._pb.mip.v1.memory_pb2 import Memory
@@ -50,9 +51,9 @@ class MemoryTypes:
         """Returns the types of all installed packages, made from the entry points of `memos.memories`.
 
         Raises:
-            SetupError: One does not load, or two handle the same payload.
+            SetupError: One does not load or is no MemoryType, two have one name, or two handle the same payload.
         """
-        return cls([load_backend(GROUP, name) for name in installed_backends(GROUP)])
+        return cls([load_backend(GROUP, name, port=MemoryType) for name in installed_backends(GROUP)])
 
     def for_memory(self, memory: Memory, field: str) -> MemoryType:
         """Returns the type of a memory.
@@ -75,6 +76,17 @@ class MemoryTypes:
             raise invalid_field(f"{field}.payload", f"is of the type {arm}, which is not installed", "UNKNOWN_PAYLOAD")
         return found
 
+    def version(self) -> str:
+        """Returns what the words that these types index depend on, beyond this package: the types that plug-ins bring,
+        with the versions of their packages; empty without any."""
+        return " ".join(
+            sorted(
+                f"{payload}/{extension_type}={module}@{_version(module)}"
+                for (payload, extension_type), type_ in self._types.items()
+                if (module := type(type_).__module__).partition(".")[0] != __name__.partition(".")[0]
+            )
+        )
+
     def payloads(self) -> list[str]:
         """Returns the arms of the payload that are handled, in the contract's order."""
         handled = {payload for payload, _ in self._types}
@@ -83,3 +95,13 @@ class MemoryTypes:
     def extension_types(self) -> list[str]:
         """Returns the values of Extension.type that plug-ins handle, sorted."""
         return sorted(extension_type for _, extension_type in self._types if extension_type)
+
+
+def _version(module: str) -> str:
+    """Returns the version of the package that brings a module; empty for one that was not installed."""
+    found = {
+        entry.dist.version
+        for entry in metadata.entry_points(group=GROUP)
+        if entry.module == module and entry.dist is not None
+    }
+    return ",".join(sorted(found))

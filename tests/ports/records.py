@@ -19,8 +19,12 @@ from memos_server.graph_dbs.base import (
     Writer,
 )
 from memos_server.graph_dbs.sqlite import SqliteRecordStore
+from tests.ports.plugged import plugged
 
-BACKENDS: dict[str, Callable[[Path], RecordStore]] = {"sqlite": lambda folder: SqliteRecordStore(str(folder))}
+BACKENDS: dict[str, Callable[[Path], RecordStore]] = {
+    "sqlite": lambda folder: SqliteRecordStore(str(folder)),
+    **plugged("memos.graph_dbs"),
+}
 """name -> what makes a store; made again with the same folder, it holds what it held."""
 
 ACTIVE, MERGED, ARCHIVED, DELETED, PURGED = 1, 2, 3, 4, 5

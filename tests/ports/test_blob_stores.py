@@ -14,6 +14,7 @@ import pytest
 from memos_server.blob_stores.base import BlobStore
 from memos_server.blob_stores.filesystem import FilesystemBlobStore
 from memos_server.errors import MipError
+from tests.ports.plugged import plugged
 
 CUBE = "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c77"
 OTHER = "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c78"
@@ -22,6 +23,7 @@ DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 
 BACKENDS: dict[str, Callable[[Path], BlobStore]] = {
     "filesystem": lambda folder: FilesystemBlobStore(str(folder), max_blob_bytes=4 * 2**20),
+    **plugged("memos.blob_stores"),
 }
 
 

@@ -1,6 +1,6 @@
 """What every search index must do: the contract of memos_server/vec_dbs/base.py, with every backend as a parameter.
 
-To add a backend, add it to BACKENDS.
+To add a backend of this tree, add it to BACKENDS. Those of installed packages are found (tests/ports/plugged.py).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from memos_server.vec_dbs.base import (
 )
 from memos_server.vec_dbs.embedded import EmbeddedIndex
 from tests.ports.naive_index import NaiveIndex
+from tests.ports.plugged import plugged
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ BACKENDS = [
     Backend("naive", NaiveIndex, durable=False, ordered=True),
     Backend("embedded", EmbeddedIndex, ordered=True),
     Backend("embedded-eager", lambda data_dir: EmbeddedIndex(data_dir, snapshot_changes=1), ordered=True),
+    *(Backend(name, make) for name, make in plugged("memos.vec_dbs").items()),
 ]
 CUBE = "0192f7a0-0000-7000-8000-00000000c0be"
 EVERYTHING = All(())
@@ -287,7 +289,7 @@ async def test_a_batch_may_span_commits(index: SearchIndex) -> None:
     batch = IndexBatch(0, 3, [content("a", "cat"), content("b", "dog")],
                        [version(1, 1, "a"), version(1, 2, "b"), version(1, 3, "a")])  # fmt: skip
     await index.apply(CUBE, 4, batch)
-    assert await index.entries(CUBE) == (3, [
+    assert await held(index) == (3, [
         IndexEntry(uid(1), 1, 2, key("a"), 1, 2, b""),
         IndexEntry(uid(1), 2, 3, key("b"), 1, 2, b""),
         IndexEntry(uid(1), 3, OPEN, key("a"), 1, 2, b""),
@@ -327,6 +329,10 @@ async def test_a_revision_that_is_not_indexed_yet_is_refused(index: SearchIndex)
     await one(index, 1, content("a", "cat"), version(1, 1, "a"))
     with pytest.raises(ValueError):
         await index.search(CUBE, query(2, "cat"))
+    await index.drop(CUBE)
+    for asked in (index.search(CUBE, query(1)), index.related(CUBE, query(1), [uid(1)])):
+        with pytest.raises(ValueError):
+            await asked
 
 
 async def test_an_erased_content_is_found_nowhere(index: SearchIndex) -> None:
