@@ -1,0 +1,274 @@
+"""A search index in one SQLite file per cube: nothing is kept in memory, every search is an exact scan."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import math
+import operator
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+
+from memos_example_plugin.tables import CubeTables, Seen
+from memos_server.errors import MipError
+from memos_server.vec_dbs.base import (
+    All,
+    Candidate,
+    Compare,
+    HasFacet,
+    IndexBatch,
+    IndexEntry,
+    IndexQuery,
+    IndexResult,
+    IndexStats,
+    Not,
+    Predicate,
+    Some,
+    StateIn,
+)
+
+_K1: Final = 0.9
+_B: Final = 0.4
+_OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
+_T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
+
+
+class SqliteIndex:
+    """A search index over SQLite files (the port `memos.vec_dbs`)."""
+
+    name = "example-sqlite"
+
+    def __init__(self, data_dir: str, *, wait_for_disk: bool = True) -> None:
+        """Makes the index; nothing is opened yet.
+
+        Args:
+            data_dir: The server's data folder; the files go into its `index/`, which is the indexes' own.
+            wait_for_disk: Whether files survive a power loss whole. Without it they may have to be made anew after one.
+
+        Raises:
+            ValueError: A setting is wrong.
+        """
+        if not isinstance(wait_for_disk, bool):
+            raise ValueError("wait_for_disk must be true or false")
+        self._folder = Path(data_dir) / "index"
+        self._wait = wait_for_disk
+        self._cubes: dict[str, CubeTables] = {}
+        # Answers for cubes that were never indexed.
+        self._empty = CubeTables(Path(":memory:"), wait_for_disk=False)
+        self._lock = threading.Lock()
+
+    async def open(self) -> None:
+        """Opens the files; damaged ones are dropped."""
+        await asyncio.to_thread(self._open)
+
+    def _open(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self._folder.glob("*.sqlite"):
+            try:
+                self._cubes[path.stem] = CubeTables(path, wait_for_disk=self._wait)
+            except sqlite3.DatabaseError:
+                _LOG.warning("%s is damaged; it is made anew", path.name)
+                self._remove(path)
+
+    async def close(self) -> None:
+        """Closes the files."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            for cube in self._cubes.values():
+                with cube.lock:
+                    cube.close()
+            self._cubes.clear()
+            self._empty.close()
+
+    async def indexed_revision(self, cube_uid: str) -> int:
+        """Returns the revision that the cube's index reflects; 0 when there is none."""
+        return await self._read(cube_uid, CubeTables.revision)
+
+    async def apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
+        """Brings the index to `batch.to_revision`."""
+        await asyncio.to_thread(self._apply, cube_uid, dimension, batch)
+
+    def _apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
+        with self._lock:
+            cube = self._cubes.get(cube_uid)
+            if cube is None:
+                cube = self._cubes[cube_uid] = CubeTables(self._folder / f"{cube_uid}.sqlite", wait_for_disk=self._wait)
+        with cube.lock:
+            cube.apply(dimension, batch)
+
+    async def search(self, cube_uid: str, query: IndexQuery) -> IndexResult:
+        """Returns the best candidates."""
+        return await self._read(cube_uid, lambda cube: _search(cube, query))
+
+    async def related(self, cube_uid: str, query: IndexQuery, uids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+        """Returns the visible memories that share an entity with each uid."""
+        return await self._read(cube_uid, lambda cube: _related(cube, query, uids))
+
+    async def entries(self, cube_uid: str) -> tuple[int, Sequence[IndexEntry]]:
+        """Returns the indexed revision and every version."""
+        return await self._read(cube_uid, CubeTables.entries)
+
+    async def drop(self, cube_uid: str) -> None:
+        """Erases the cube's index."""
+        await asyncio.to_thread(self._drop, cube_uid)
+
+    def _drop(self, cube_uid: str) -> None:
+        with self._lock:
+            cube = self._cubes.pop(cube_uid, None)
+        if cube is not None:
+            with cube.lock:
+                cube.close()
+            self._remove(cube.path)
+
+    def _remove(self, path: Path) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+    async def stats(self, cube_uid: str) -> IndexStats:
+        """Returns the size of the cube's index."""
+        return await self._read(cube_uid, CubeTables.stats)
+
+    async def probe(self) -> None:
+        """Tries whether the folder can be written to.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE.
+        """
+        await asyncio.to_thread(self._probe)
+
+    def _probe(self) -> None:
+        try:
+            trial = self._folder / "probe"
+            trial.write_bytes(b"")
+            trial.unlink()
+        except OSError as error:
+            raise MipError("BACKEND_UNAVAILABLE", f"The index folder cannot be written: {error.strerror}.") from error
+
+    async def _read(self, cube_uid: str, read: Callable[[CubeTables], _T]) -> _T:
+        def run() -> _T:
+            with self._lock:
+                cube = self._cubes.get(cube_uid, self._empty)
+            with cube.lock:
+                return read(cube)
+
+        return await asyncio.to_thread(run)
+
+
+def _matching(cube: CubeTables, seen: Mapping[int, Seen], where: Predicate) -> set[int]:
+    """Returns the contents of the seen versions for which the predicate is true."""
+    match where:
+        case All(parts):
+            found = set(seen)
+            for part in parts:
+                found &= _matching(cube, seen, part)
+            return found
+        case Some(parts):
+            return {content for part in parts for content in _matching(cube, seen, part)}
+        case Not(part):
+            return set(seen) - _matching(cube, seen, part)
+        case HasFacet(facet):
+            return {content for content in cube.with_facet(facet) if content in seen}
+        case StateIn(states):
+            return {content for content, version in seen.items() if version.state in states}
+        case Compare(number, op, value):
+            holds = _OPERATORS[op]
+            if number == "create_time":
+                return {content for content, version in seen.items() if holds(version.create_time, value)}
+            if number == "update_time":
+                return {content for content, version in seen.items() if holds(version.update_time, value)}
+            return {content for content, own in cube.with_number(number) if content in seen and holds(own, value)}
+
+
+def _lexical(
+    cube: CubeTables, seen: Mapping[int, Seen], passing: set[int], query: IndexQuery
+) -> dict[int, tuple[float, tuple[str, ...]]]:
+    """Returns the BM25 score and the matched terms of each passing content that has a term of the query."""
+    base = {content for content, version in seen.items() if version.state in query.base}
+    mean = sum(seen[content].length for content in base) / len(base) if base else 0.0
+    scores: dict[int, float] = {}
+    matched: dict[int, list[str]] = {}
+    for term in dict.fromkeys(query.terms):
+        counts = {content: count for content, count in cube.postings(term) if content in seen}
+        frequency = sum(1 for content in counts if content in base)
+        weight = math.log(1 + (len(base) - frequency + 0.5) / (frequency + 0.5))
+        for content, count in counts.items():
+            if content in passing:
+                norm = _K1 * (1 - _B + _B * seen[content].length / (mean or 1.0))
+                scores[content] = scores.get(content, 0.0) + weight * count / (count + norm)
+                matched.setdefault(content, []).append(term)
+    return {content: (score, tuple(matched[content])) for content, score in scores.items()}
+
+
+def _cosines(cube: CubeTables, passing: set[int], vector: np.ndarray) -> dict[int, float]:
+    """Returns the cosine of each passing content that has a vector."""
+    # Each row is summed by itself: a product of matrices may round differently with other rows beside it.
+    return {content: float((own * vector).sum()) for content, own in cube.vectors(passing)}
+
+
+def _search(cube: CubeTables, query: IndexQuery) -> IndexResult:
+    seen = cube.seen(query)
+    passing = _matching(cube, seen, query.where)
+
+    def best(scores: Mapping[int, float]) -> list[int]:
+        return heapq.nsmallest(query.depth, scores, key=lambda content: (-scores[content], seen[content].uid))
+
+    lexical = _lexical(cube, seen, passing, query) if query.terms else {}
+    cosines = {} if query.vector is None else _cosines(cube, passing, query.vector)
+    if query.terms or query.vector is not None:
+        by_words = best({content: score for content, (score, _) in lexical.items()})
+        by_vector = best(cosines)
+        chosen = list(dict.fromkeys([*by_words, *by_vector]))
+        exhausted = len(chosen) == len(lexical.keys() | cosines.keys())
+    else:
+        by_words = by_vector = []
+        chosen = best({content: seen[content].create_time for content in passing})
+        exhausted = len(chosen) == len(passing)
+    candidates = []
+    for content in chosen:
+        score, terms = lexical.get(content, (0.0, ()))
+        version = seen[content]
+        candidates.append(Candidate(version.uid, version.from_revision, score, cosines.get(content), terms))
+    return IndexResult(
+        query.revision,
+        candidates,
+        lexical_top=lexical[by_words[0]][0] if by_words else 0.0,
+        vector_top=cosines[by_vector[0]] if by_vector else 0.0,
+        vector_floor=cosines[by_vector[-1]] if by_vector else 0.0,
+        exhausted=exhausted,
+    )
+
+
+def _related(cube: CubeTables, query: IndexQuery, uids: Sequence[str]) -> dict[str, dict[str, float]]:
+    seen = cube.seen(query)
+    passing = _matching(cube, seen, query.where)
+    content_of = {version.uid: content for content, version in seen.items()}
+    result: dict[str, dict[str, float]] = {}
+    for uid in uids:
+        weights: dict[str, float] = {}
+        for entity in cube.entities(content_of[uid]) if uid in content_of else ():
+            sharing = [content for content in cube.with_entity(entity) if content in passing]
+            if not sharing or len(sharing) > 0.02 * len(passing) + 5:
+                continue
+            for content in sharing:
+                other = seen[content].uid
+                if other != uid:
+                    weights[other] = weights.get(other, 0.0) + math.log(1 + len(passing) / len(sharing))
+        nearest = heapq.nsmallest(query.depth, weights, key=lambda other: (-weights[other], other))
+        result[uid] = {other: weights[other] for other in nearest}
+    return result
