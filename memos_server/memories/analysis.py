@@ -2,7 +2,8 @@
 
 Words are folded (compatibility forms, case, accents), cut at 64 characters, freed of a small list of English function
 words and stemmed (Snowball English). Runs of scripts that write no spaces between words (Chinese, Japanese, Thai and
-their like), and Korean, become pairs of neighbouring characters.
+their like), and Korean, become pairs of neighbouring characters. Of a text that folding makes longer than 262,144
+characters, the rest is not looked at.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from memos_server.memories.words import STOP_WORDS
 
 __all__ = ["ANALYZER_VERSION", "MAX_TERM", "analyze", "analyze_many", "entities"]
 
-ANALYZER_VERSION: Final = 1
+ANALYZER_VERSION: Final = 2
 """Counts the changes that give a text other terms: an index built by another version is rebuilt."""
 MAX_TERM: Final = 64
 """The most characters of a term."""
+MAX_FOLDED: Final = 262_144
+"""The most characters of a folded text that are looked at: folding makes 18 of some characters."""
 
 # Scripts without spaces between words: Thai to Myanmar, Khmer, Hangul, kana and Han.
 _UNSPACED: Final = (
@@ -91,8 +94,8 @@ def _folded(text: str) -> str:
 
     Marks of other scripts stay: in Hindi or Thai they are vowels.
     """
-    decomposed = unicodedata.normalize("NFKD", text).casefold().translate(_TYPOGRAPHIC)
-    return unicodedata.normalize("NFKC", _ACCENT.sub("", decomposed))
+    decomposed = unicodedata.normalize("NFKD", text[:MAX_FOLDED]).casefold().translate(_TYPOGRAPHIC)
+    return unicodedata.normalize("NFKC", _ACCENT.sub("", decomposed[:MAX_FOLDED]))
 
 
 def _unicode_words(text: str) -> list[str]:
