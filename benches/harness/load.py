@@ -82,9 +82,11 @@ def _alone(job: Job) -> Done:
         except grpc.RpcError as error:
             code = error.code().name  # type: ignore[attr-defined]
             refused[code] = refused.get(code, 0) + 1
-        after = time.perf_counter()
-        times.append(after - now)
-        now = after
+            now = time.perf_counter()
+        else:
+            after = time.perf_counter()
+            times.append(after - now)
+            now = after
         number += 1
     return Done(np.array(times), now - began, refused)
 
