@@ -164,8 +164,11 @@ class SqliteIndex:
         def run() -> _T:
             with self._lock:
                 cube = self._cubes.get(cube_uid, self._empty)
-            with cube.lock:
-                return read(cube)
+            try:
+                with cube.lock:
+                    return read(cube)
+            except sqlite3.DatabaseError as error:
+                raise MipError("BACKEND_UNAVAILABLE", f"The index cannot be read: {error}.") from error
 
         return await asyncio.to_thread(run)
 
