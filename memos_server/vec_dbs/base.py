@@ -11,8 +11,8 @@ What decides which versions count, in this order:
 2. *With content*: it was added with one, which was not erased since.
 3. *Visible*: the stricter of two labels, its own and that of the memory's newest version in the whole index (whatever
    revision is searched), is at most `max_sensitivity`, or at most what `granted` says of the memory.
-4. *Base*: visible, and its state is in `IndexQuery.base`. Lexical statistics are taken over these, whatever `where` says.
-5. *Passing*: visible, and `where` is true of it. Only these are candidates.
+4. *Base*: visible, and its state is in `IndexQuery.base`. Lexical statistics are taken over these.
+5. *Passing*: visible, and `where` is true of it, base or not. Only these are candidates.
 
 BM25 is, summed over the distinct terms of the query that a content has:
 
@@ -101,7 +101,8 @@ class IndexBatch:
     `from_revision`. Apply `contents` first, then `versions` in order, of which one memory may have several, then
     `erased`: contents whose terms, facets, entities and vectors must leave memory and disk before `apply` returns,
     journals and free pages included. Versions that named an erased content stay, without content. Adding a content
-    whose key is there changes nothing, nor does erasing one that is not. Later batches may name contents of earlier ones.
+    whose key is there changes nothing, nor does erasing one that is not. Later batches may name the contents of earlier
+    ones.
     """
 
     from_revision: int
