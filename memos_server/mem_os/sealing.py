@@ -101,7 +101,12 @@ def draft(types: MemoryTypes, cube_id: str, memory: Memory, field: str, *, sessi
 async def off_loop(mos: Mos, prepare: Callable[[], T], memories: Sequence[Memory]) -> T:
     """Runs work on memories where it holds up no other call: on the loop only when it is a matter of microseconds."""
     small = len(memories) <= _INLINE and all(
-        len(memory.plaintext.text) + len(memory.attributes_json) <= _INLINE_CHARACTERS for memory in memories
+        len(memory.plaintext.text)
+        + len(memory.attributes_json)
+        + len(memory.extension.data)
+        + len(memory.extension.text)
+        <= _INLINE_CHARACTERS
+        for memory in memories
     )
     return prepare() if small else await asyncio.get_running_loop().run_in_executor(mos.cpu, prepare)
 

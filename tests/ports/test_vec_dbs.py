@@ -430,6 +430,57 @@ async def test_what_was_closed_is_there_when_opened_again(backend: Backend, tmp_
     await again.close()
 
 
+def files(folder: Path) -> list[Path]:
+    """Returns the files below a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("backend", [each for each in BACKENDS if each.durable], ids=lambda each: each.name)
+async def test_an_erased_content_is_in_no_file_once_the_batch_is_applied(backend: Backend, tmp_path: Path) -> None:
+    index = backend.make(str(tmp_path))
+    await index.open()
+    for revision in range(1, 4):
+        parts = [content(f"c{revision}-{n}", f"word{n} secret{n % 7}kept", facets=[f"f{n}"]) for n in range(100)]
+        versions = [version(1000 * revision + n, revision, f"c{revision}-{n}") for n in range(100)]
+        pin = content(f"pin{revision}", "quux4417 " * 3, facets=["tag:quux4417"], entities=["Quux4417"], vector="xyzw")
+        await one(index, revision, *parts, pin, *versions, version(revision, revision, f"pin{revision}"))
+    # Everything is on disk before it is erased.
+    await index.close()
+    index = backend.make(str(tmp_path))
+    await index.open()
+    await one(index, 4, *(version(n, 4, None, state=5) for n in (1, 2, 3)), erased=["pin1", "pin2", "pin3"])
+    vector = np.array(VECTORS["xyzw"], "<f4").tobytes()
+    for path in files(tmp_path):
+        held_bytes = path.read_bytes()
+        assert b"quux4417" not in held_bytes.lower(), path.name
+        assert vector not in held_bytes, path.name
+    await index.close()
+
+
+@pytest.mark.parametrize("backend", [each for each in BACKENDS if each.durable], ids=lambda each: each.name)
+@pytest.mark.parametrize("damage", ["empty", "cut off", "noise"])
+async def test_what_is_damaged_is_dropped_and_can_be_filled_again(
+    backend: Backend, damage: str, tmp_path: Path
+) -> None:
+    batches = [IndexBatch(n, n + 1, [content(f"c{n}", "cat", vector="x")], [version(n, n + 1, f"c{n}")])
+               for n in range(3)]  # fmt: skip
+    index = backend.make(str(tmp_path))
+    await index.open()
+    for batch in batches:
+        await index.apply(CUBE, 4, batch)
+    await index.close()
+    for path in files(tmp_path):
+        size = path.stat().st_size
+        path.write_bytes({"empty": b"", "cut off": path.read_bytes()[: size // 2], "noise": b"\x5a" * size}[damage])
+    again = backend.make(str(tmp_path))
+    await again.open()
+    assert await again.indexed_revision(CUBE) in (0, 3)
+    for batch in batches:
+        await again.apply(CUBE, 4, batch)
+    assert found(await again.search(CUBE, query(3, "cat", "x"))) == {0, 1, 2}
+    await again.close()
+
+
 WORDS = st.lists(st.sampled_from(["cat", "dog", "bird", "fish", "the"]), max_size=5)
 PREDICATES: st.SearchStrategy[Predicate] = st.recursive(
     st.one_of(
