@@ -45,6 +45,7 @@ from memos_server.mem_os.access import SERVER
 from memos_server.mem_os.compaction import compact
 from memos_server.mem_os.context import Mos
 from memos_server.mem_os.embedding import Embeddings
+from memos_server.mem_os.fork_blobs import FORK, take_back
 from memos_server.mem_os.indexing import IndexKeeper
 from memos_server.mem_os.staging import Staging
 from memos_server.mem_os.stats import server_stats
@@ -208,7 +209,7 @@ async def _parts(
         _LOG.warning("%s", missing)
     runner = EmbeddingService(model)
     stack.push_async_callback(runner.close)
-    jobs = JobRunner(store, owner=f"{socket.gethostname()}:{os.getpid()}")
+    jobs = JobRunner(store, f"{socket.gethostname()}:{os.getpid()}", from_exception)
     stack.push_async_callback(jobs.close)
     embeddings = Embeddings(model, runner, settings.embedding.default_model, missing)
     mos = Mos(
@@ -227,6 +228,7 @@ async def _parts(
         services=[service.full_name for service in services()],
     )
     jobs.register("compaction", partial(compact, mos), cancellable=False)
+    jobs.register(FORK, partial(take_back, mos), cancellable=False)
     stack.callback(mos.cpu.shutdown, wait=False, cancel_futures=True)
     return mos
 

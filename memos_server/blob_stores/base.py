@@ -53,6 +53,9 @@ class BlobStore(Protocol):
     async def drop_cube(self, cube_uid: str) -> None:
         """Erases all blobs of a cube."""
 
+    async def free(self) -> int | None:
+        """Returns how many more bytes the store has room for; None where it cannot tell."""
+
     async def probe(self) -> None:
         """Tries whether blobs can be read and written, in a moment and beside what the store is busy with.
 

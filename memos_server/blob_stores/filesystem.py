@@ -174,6 +174,10 @@ class FilesystemBlobStore:
         async with self._exclusive(part):
             await self._run(lambda: self._delete(part, path))
 
+    async def free(self) -> int | None:
+        """See BlobStore: what the file system has free for this user."""
+        return await self._run(lambda: shutil.disk_usage(self._root).free)
+
     async def probe(self) -> None:
         """See BlobStore: whether the folder is there and takes bytes."""
         await asyncio.to_thread(try_folder, self._root)

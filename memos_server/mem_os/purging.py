@@ -48,7 +48,7 @@ async def purge_memories(mos: Mos, call: Call, request: PurgeMemoriesRequest) ->
         changes += await _cut_relations(txn, cube, [version.uid for version in versions])
         row = await commit(txn, call, cube, changes, cause=request.reason, request_id=request.request_id)
         await txn.erase(cube.key, [version.item for version in versions])
-        await _order_compaction(txn, call, cube, row.revision)
+        await order_compaction(txn, call, cube, row.revision)
         await audit(txn, call, request.parent, detail="purged memories", revision=row.revision)
         return Outcome(request.parent, cube, row.revision)
 
@@ -58,7 +58,7 @@ async def purge_memories(mos: Mos, call: Call, request: PurgeMemoriesRequest) ->
         return PurgeMemoriesResponse(
             commit=await commit_of(txn, call, cube, revision),
             derived=await _derived(mos, txn, call, cube, revision, uids, derived_here),
-            compaction_job=names.job_name(cube_id, _job_id(revision)),
+            compaction_job=names.job_name(cube_id, compaction_of(revision)),
             index_pending=mos.keeper.broken(cube.uid),
         )
 
@@ -90,7 +90,7 @@ async def purge_cube(mos: Mos, call: Call, request: PurgeCubeRequest) -> PurgeCu
         await txn.erase(cube.key, items)
         for digest, _ in await txn.cube_blobs(cube.key, "", 1_000_000):
             await txn.doom_blob(cube.key, digest)
-        await _order_compaction(txn, call, cube, row.revision)
+        await order_compaction(txn, call, cube, row.revision)
         await audit(txn, call, request.name, detail="purged the cube", revision=row.revision)
         return Outcome(request.name, cube, row.revision)
 
@@ -101,7 +101,7 @@ async def purge_cube(mos: Mos, call: Call, request: PurgeCubeRequest) -> PurgeCu
             cube=cube_message(cube),
             commit=await commit_of(txn, call, cube, revision),
             derived=forks,
-            compaction_job=names.job_name(cube_id, _job_id(revision)),
+            compaction_job=names.job_name(cube_id, compaction_of(revision)),
         )
 
     response = await mutate(
@@ -137,13 +137,17 @@ async def _ended(txn: Writer, cube: CubeRow, relations: Sequence[Version]) -> li
     ]
 
 
-def _job_id(revision: int) -> str:
+def compaction_of(revision: int) -> str:
+    """Returns the id of the compaction that the commit of a revision ordered."""
     return f"compaction-{revision:012d}"
 
 
-async def _order_compaction(txn: Writer, call: Call, cube: CubeRow, revision: int) -> None:
+async def order_compaction(txn: Writer, call: Call, cube: CubeRow, revision: int) -> None:
+    """Records the job that erases what the commit of a revision has doomed; `compaction_of` names it."""
     now = now_us()
-    await txn.put_job(JobRow(cube.id, _job_id(revision), "compaction", JOB_STATE_PENDING, call.principal, now, now))
+    await txn.put_job(
+        JobRow(cube.id, compaction_of(revision), "compaction", JOB_STATE_PENDING, call.principal, now, now)
+    )
 
 
 async def _purged(txn: Reader, cube: CubeRow, revision: int) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from uuid_utils import uuid7
 
@@ -24,12 +23,14 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
 from memos_server.mem_cube import commitments
 from memos_server.mem_cube.changes import added, related, seal
-from memos_server.mem_cube.log import append_commit, now_us
+from memos_server.mem_cube.log import append_commit
 from memos_server.mem_cube.rollback import plan_rollback
 from memos_server.mem_os.access import denied, permits
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.cubes import new_cube, settings_version
+from memos_server.mem_os.fork_blobs import copied
 from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate, replayed
+from memos_server.mem_os.purging import compaction_of
 from memos_server.mem_os.render import commit_of, cube_message
 
 _STEP = 1000
@@ -88,22 +89,23 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
     uid = str(uuid7())
     fork_id = request.cube_id or uid
 
-    async def before(txn: Reader) -> tuple[CubeRow, int, dict[str, int]]:
+    async def before(txn: Reader) -> tuple[CubeRow, int, dict[str, int], int]:
         known = await replayed(txn, call, request.name, request, request.request_id)
         source = await existing_cube(txn, source_id, deleted=known is not None)
         revision = at_revision(source, request.revision, "revision") or source.revision
-        return source, revision, {} if known is not None else await _named_blobs(mos, txn, call, source, revision)
+        blobs = {} if known is not None else await _named_blobs(mos, txn, call, source, revision)
+        return source, revision, blobs, sum(blobs.values())
 
-    source, revision, blobs = await mos.read(before)
+    source, revision, blobs, total = await mos.read(before)
+    # Whether what was copied holds bytes that were purged meanwhile.
+    doomed = False
 
     async def work(txn: Writer) -> Outcome[ForkCubeResponse]:
+        nonlocal doomed
         source = await locked_cube(txn, source_id)
         (head,) = await txn.commits(source.key, revision, revision, 1, newest_first=False)
         key = await new_cube(txn, call, fork_id, uid)
         copies = await _copies(mos, txn, call, source, revision)
-        # A purge may have come since the bytes were copied: what no copied memory names is no blob of the fork.
-        for digest in _named(copies).intersection(blobs):
-            await txn.put_blob(key, digest, blobs[digest], now_us())
         (then,) = [version async for version in _versions(txn, source, Kind.CUBE, revision)]
         settings = CubeContent.FromString(then.payload)
         settings.display_name = request.display_name or settings.display_name
@@ -120,8 +122,10 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
             request_id=request.request_id,
             merged_heads=[Head(cube_uid=source.uid, revision=revision, digest=head.digest)],
         )
+        fork = await existing_cube(txn, fork_id)
+        doomed = await bytes_.keep(txn, call, fork, _named(copies))
         await audit(txn, call, names.cube_name(fork_id), detail=f"forked from cube {source.uid}", revision=row.revision)
-        return Outcome(names.cube_name(fork_id), await existing_cube(txn, fork_id), row.revision)
+        return Outcome(names.cube_name(fork_id), fork, row.revision)
 
     async def respond(txn: Reader, result: str, revision: int) -> ForkCubeResponse:
         cube = await existing_cube(txn, names.parse_cube(result), deleted=True)
@@ -131,37 +135,18 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
             index_pending=mos.keeper.broken(cube.uid),
         )
 
-    try:
-        # Bytes first: a commit names no blob that is not durable.
-        for digest, size in blobs.items():
-            await _copy_blob(mos, source.uid, uid, digest, size)
-        return await mutate(
+    async with copied(mos, call, source.uid, uid, blobs, total) as bytes_:
+        response = await mutate(
             mos, call, resource=request.name, request=request, request_id=request.request_id, work=work, respond=respond
         )
-    finally:
-        if blobs:
-            await asyncio.shield(asyncio.create_task(_drop_unnamed(mos, fork_id, uid, blobs)))
+    if doomed:
+        await mos.jobs.run_now(fork_id, compaction_of(1))
+    return response
 
 
 def _named(versions: Sequence[NewVersion]) -> set[str]:
     contents = [version.content for version in versions]
     return {digest for content in contents if isinstance(content, NewContent) for digest in content.blobs}
-
-
-async def _drop_unnamed(mos: Mos, fork_id: str, uid: str, blobs: Iterable[str]) -> None:
-    """Erases copied bytes that are no blobs of the fork: all of them when it was not made, or another call made it."""
-
-    async def held(txn: Writer) -> Collection[str] | None:
-        cube = await txn.cube(fork_id)
-        return await txn.blobs(cube.key, blobs) if cube is not None and cube.uid == uid else None
-
-    # As a write, so that it runs behind the fork's own, which goes on when its caller goes away.
-    kept = await mos.store.write(held)
-    if kept is None:
-        await mos.blobs.drop_cube(uid)
-        return
-    for digest in set(blobs).difference(kept):
-        await mos.blobs.delete(uid, digest)
 
 
 async def _named_blobs(mos: Mos, txn: Reader, call: Call, source: CubeRow, revision: int) -> dict[str, int]:
@@ -180,14 +165,6 @@ async def _named_blobs(mos: Mos, txn: Reader, call: Call, source: CubeRow, revis
 def _blobs_of(mos: Mos, version: Version) -> tuple[str, ...]:
     memory = Memory.FromString(version.payload)
     return tuple(blob.digest for blob in mos.types.for_memory(memory, "memory").blobs(memory))
-
-
-async def _copy_blob(mos: Mos, source_uid: str, target_uid: str, digest: str, size: int) -> None:
-    offset = 0
-    async for piece in mos.blobs.read(source_uid, digest):
-        await mos.blobs.append(target_uid, digest, offset, piece)
-        offset += len(piece)
-    await mos.blobs.finish(target_uid, digest, size)
 
 
 async def _copies(mos: Mos, txn: Writer, call: Call, source: CubeRow, revision: int) -> list[NewVersion]:

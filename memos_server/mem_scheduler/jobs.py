@@ -2,14 +2,18 @@
 
 A job is a row of the record, written in the transaction of its cause. A server that dies leaves its lease to expire;
 the next one runs the job again, so handlers are idempotent. A job that met what may pass waits and runs again.
+
+Work that a call does itself, and that must not be left half done, holds a job whose handler takes it back: the job runs
+unless the work's transaction ended it (`JobRunner.holding`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 
 from memos_server._pb.mip.v1.job_pb2 import (
     JOB_STATE_CANCELLED,
@@ -32,25 +36,51 @@ INLINE_S = 20.0
 Progress = Callable[[int, int], Awaitable[None]]
 Handler = Callable[[JobRow, Progress], Awaitable[None]]
 
+Explain = Callable[[Exception], MipError]
+"""Makes the server's error of any backend's."""
+
 _ENDED = (JOB_STATE_SUCCEEDED, JOB_STATE_FAILED, JOB_STATE_CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A job that its holder's work makes superfluous, if it takes effect."""
+
+    cube_id: str
+    id: str
+    owner: str
+
+    async def finish(self, txn: Writer) -> None:
+        """Ends the job in the transaction in which the work takes effect.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE when the lease was lost, so that the work may have been taken back.
+        """
+        row = await txn.job(self.cube_id, self.id)
+        if row is None or row.state != JOB_STATE_RUNNING or row.lease_owner != self.owner:
+            raise MipError("BACKEND_UNAVAILABLE", "the call stood still for too long and was taken back; try again")
+        await txn.put_job(replace(row, state=JOB_STATE_SUCCEEDED, updated=now_us(), lease_until=0))
 
 
 class JobRunner:
     """Runs jobs of registered kinds."""
 
-    def __init__(self, store: RecordStore, owner: str, *, poll_s: float = 5.0) -> None:
+    def __init__(self, store: RecordStore, owner: str, explain: Explain, *, poll_s: float = 5.0) -> None:
         """Runs jobs for one server.
 
         Args:
             store: Where jobs are rows.
             owner: Names the server in leases.
+            explain: Says what an error of a backend is, so that a job that met what may pass is run again.
             poll_s: How often jobs that others left are looked for, seconds.
         """
         self._store = store
         self._owner = owner
+        self._explain = explain
         self._poll_s = poll_s
         self._handlers: dict[str, tuple[Handler, bool]] = {}
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._held: set[tuple[str, str]] = set()
         self._poller: asyncio.Task[None] | None = None
 
     def register(self, kind: str, handler: Handler, *, cancellable: bool) -> None:
@@ -71,6 +101,70 @@ class JobRunner:
     async def run_now(self, cube_id: str, job_id: str) -> None:
         """Runs a job at once and waits for it, but not for longer than INLINE_S."""
         await asyncio.wait({self._start(cube_id, job_id)}, timeout=INLINE_S)
+
+    @asynccontextmanager
+    async def holding(self, job: JobRow) -> AsyncIterator[Held]:
+        """Records a job, and keeps it from running while the block does what the job would take back.
+
+        The job is durable before the block begins. When the block has ended, however it did, the job runs unless
+        `Held.finish` ended it; when the server dies before that, the next one runs it once the lease is over.
+
+        Args:
+            job: The job; state and lease are set here.
+        """
+        held = Held(job.cube_id, job.id, f"{self._owner} holds {job.id}")
+        key = job.cube_id, job.id
+        until = now_us() + LEASE_S * 1_000_000
+        self._held.add(key)
+        keeper: asyncio.Task[None] | None = None
+        try:
+            await self._put(replace(job, state=JOB_STATE_RUNNING, lease_owner=held.owner, lease_until=until))
+            keeper = asyncio.create_task(self._keep(held), name=f"lease {job.id}")
+            yield held
+        finally:
+            if keeper is not None:
+                keeper.cancel()
+            # Shielded, as the caller may have gone away: what it has begun is taken back all the same.
+            await asyncio.shield(asyncio.create_task(self._release(held), name=f"release {job.id}"))
+
+    async def _keep(self, held: Held) -> None:
+        """Makes the lease of a held job last, until it is cancelled."""
+
+        async def extend(txn: Writer) -> None:
+            row = await txn.job(held.cube_id, held.id)
+            if row is not None and row.state == JOB_STATE_RUNNING and row.lease_owner == held.owner:
+                now = now_us()
+                await txn.put_job(replace(row, updated=now, lease_until=now + LEASE_S * 1_000_000))
+
+        while True:
+            await asyncio.sleep(max(LEASE_S / 3, 0.1))
+            try:
+                await self._store.write(extend)
+            except Exception:
+                # Whatever it is, it may pass before the lease is over; if not, `finish` tells.
+                _LOG.exception("the lease of job %s cannot be extended now", held.id)
+
+    async def _release(self, held: Held) -> None:
+        """Lets a held job run, unless it was ended."""
+
+        # As a write, so that it comes behind the work's own, which goes on when its caller goes away.
+        async def let_go(txn: Writer) -> bool:
+            row = await txn.job(held.cube_id, held.id)
+            if row is None or row.state != JOB_STATE_RUNNING or row.lease_owner != held.owner:
+                return False
+            await txn.put_job(replace(row, state=JOB_STATE_PENDING, updated=now_us(), lease_owner="", lease_until=0))
+            return True
+
+        try:
+            left = await self._store.write(let_go)
+        except Exception:
+            # What the block did stands as it is, and its caller hears of that: the job is run when the lease is over.
+            _LOG.exception("job %s cannot be let go of now", held.id)
+            left = False
+        finally:
+            self._held.discard((held.cube_id, held.id))
+        if left:
+            await self.run_now(held.cube_id, held.id)
 
     async def wait(self, cube_id: str, job_id: str, timeout_s: float) -> None:
         """Returns when a job has ended, or after the timeout."""
@@ -114,7 +208,7 @@ class JobRunner:
                     return list(await txn.unfinished_jobs(now_us(), 100))
 
                 for row in await self._store.read(read):
-                    if row.kind in self._handlers:
+                    if row.kind in self._handlers and (row.cube_id, row.id) not in self._held:
                         self._start(row.cube_id, row.id)
             except Exception:
                 # Whatever the record's error is, it passes; the poller must outlive it.
@@ -135,23 +229,23 @@ class JobRunner:
 
         try:
             await self._handlers[row.kind][0](row, progress)
-        except MipError as error:
-            now = now_us()
-            if error.rule.retryable:
-                _LOG.warning("job %s of cubes/%s is run again in %d s: %s", job_id, cube_id, RETRY_S, error.message)
-                waits = replace(latest, state=JOB_STATE_PENDING, updated=now, lease_owner="")
-                await self._put(replace(waits, lease_until=now + RETRY_S * 1_000_000))
-                return
-            ended = replace(latest, state=JOB_STATE_FAILED, error_reason=error.reason, error_message=error.message)
-            await self._put(replace(ended, updated=now, lease_until=0))
-        except Exception:
-            _LOG.exception("job %s of cubes/%s failed", job_id, cube_id)
-            ended = replace(
-                latest, state=JOB_STATE_FAILED, error_reason="INTERNAL", error_message="see the server's log"
-            )
-            await self._put(replace(ended, updated=now_us(), lease_until=0))
+        except Exception as raised:
+            await self._failed(latest, self._explain(raised))
         else:
             await self._put(replace(latest, state=JOB_STATE_SUCCEEDED, updated=now_us(), lease_until=0))
+
+    async def _failed(self, row: JobRow, error: MipError) -> None:
+        """Ends a job with an error, or lets it wait where the error may pass."""
+        now = now_us()
+        # A full disk is no use to retry for a caller; a job can wait until somebody has made room.
+        if error.rule.retryable or error.reason == "STORAGE_FULL":
+            _LOG.warning("job %s of cubes/%s is run again in %d s: %s", row.id, row.cube_id, RETRY_S, error.message)
+            waits = replace(row, state=JOB_STATE_PENDING, updated=now, lease_owner="")
+            await self._put(replace(waits, lease_until=now + RETRY_S * 1_000_000))
+            return
+        _LOG.error("job %s of cubes/%s failed: %s", row.id, row.cube_id, error.message)
+        ended = replace(row, state=JOB_STATE_FAILED, error_reason=error.reason, error_message=error.message)
+        await self._put(replace(ended, updated=now, lease_until=0))
 
     async def _lease(self, cube_id: str, job_id: str) -> JobRow | None:
         async def take(txn: Writer) -> JobRow | None:

@@ -59,6 +59,11 @@ async def test_what_was_uploaded_is_read_back(store: BlobStore) -> None:
     assert [len(piece) async for piece in store.read(CUBE, DIGEST)] == [1_048_576, 1_048_576]
 
 
+async def test_the_room_that_is_left_is_told_or_unknown(store: BlobStore) -> None:
+    free = await store.free()
+    assert free is None or 0 <= free < 2**63
+
+
 async def test_an_empty_blob_is_a_blob(store: BlobStore) -> None:
     digest = await put(store, b"")
     assert await store.size(CUBE, digest) == 0
