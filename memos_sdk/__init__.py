@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         BlobRef,
         ChangeKind,
         Direction,
+        Extension,
         Grant,
         Job,
         JobState,
@@ -108,6 +109,7 @@ __all__ = [
     "DataLoss",
     "DeadlineExceeded",
     "Direction",
+    "Extension",
     "FailedPrecondition",
     "FieldViolation",
     "Grant",
@@ -162,7 +164,7 @@ _HOMES = {
     "memos_sdk._core.heads": "Head HeadStore",
     "memos_sdk._core.retry": "RetryPolicy",
     "memos_sdk._gen.mip.v1": (
-        "AuditEvent BlobRef ChangeKind Direction Grant Job JobState MemoryState Principal Provenance "
+        "AuditEvent BlobRef ChangeKind Direction Extension Grant Job JobState MemoryState Principal Provenance "
         "ProvenanceKind Relation Role SearchMode Sensitivity Vector"
     ),
     "memos_sdk._sync.client": "Client",
