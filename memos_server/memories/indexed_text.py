@@ -66,8 +66,9 @@ def _payload_text(kind: MemoryType, memory: Memory) -> str:
         return kind.text(memory)
     except MipError as error:
         _LOG.info("a memory of the type %s is indexed by its own text: %s", kind.extension_type, error.reason)
-    except Exception:
-        _LOG.exception("%s.text failed; the memory is indexed by its own text", type(kind).__name__)
+    except Exception as error:  # only its name: what it says may quote the memory
+        name = type(error).__name__
+        _LOG.error("%s.text failed with %s; the memory is indexed by its own text", type(kind).__name__, name)
     return memory.extension.text
 
 

@@ -24,6 +24,7 @@ from memos_server._pb.mip.v1.memory_pb2 import (
 )
 from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
+from memos_server.mem_os.indexing import INDEX_VERSION, version_of
 from memos_server.memories.activation import ActivationType
 from memos_server.memories.extension import ExtensionType
 from memos_server.memories.indexed_text import indexed_text
@@ -183,6 +184,25 @@ def test_a_plug_in_handles_its_own_extension_type_only() -> None:
     assert indexed_text(types, other) == "a pie"
     assert types.extension_types() == ["org.example.recipe"]
     assert types.payloads() == ["plaintext", "extension"]
+
+
+def test_what_a_plug_in_cannot_read_is_found_by_its_own_words() -> None:
+    class Failing(RecipeType):
+        def text(self, memory: Memory) -> str:
+            raise UnicodeDecodeError("utf-8", b"", 0, 1, "no words")
+
+    memory = Memory(extension=Extension(type="org.example.recipe", data=b"\xff", text="a pie"), tags=["home"])
+    assert indexed_text(MemoryTypes([Failing()]), memory) == "a pie\nhome"
+
+
+def test_the_version_of_an_index_names_its_backend_and_the_types_of_plug_ins() -> None:
+    own, more = MemoryTypes([PlaintextType()]), MemoryTypes([PlaintextType(), RecipeType()])
+    assert own.version() == ""
+    assert more.version() == f"extension/org.example.recipe={RecipeType.__module__}@"
+    versions = [version_of(types, backend) for types in (own, more) for backend in ("embedded", "other")]
+    assert versions[0] == INDEX_VERSION
+    assert len(set(versions)) == 4
+    assert max(map(len, versions)) <= 64
 
 
 def test_a_memory_without_a_payload_is_refused() -> None:
