@@ -44,6 +44,7 @@ _CUBE = f"""
 _NOW = _VERSION_NOW, _JOIN_NOW
 _AT = _VERSION, _JOIN_AT
 _LIMIT_OF_VARIABLES = 500
+_KNOWN_CUBES = 1000
 # Queries by uid name their index: with a few uids, SQLite would rather go through all items of the cube.
 _END_SEEN = """EXISTS (SELECT 1 FROM items e INDEXED BY items_uid CROSS JOIN versions ev ON ev.key = e.version
                 WHERE e.cube = i.cube AND e.uid = i.{end} AND {seen})"""
@@ -143,16 +144,47 @@ def _damaged(name: str) -> MipError:
     )
 
 
+class KnownCubes:
+    """The cubes that a connection has read since the file last changed: nearly every call begins with one.
+
+    Attributes:
+        version: SQLite's number of the file's content, which grows with every commit of another connection.
+        rows: Cube id -> row.
+    """
+
+    __slots__ = ("rows", "version")
+
+    def __init__(self) -> None:
+        """Knows nothing."""
+        self.version = -1
+        self.rows: dict[str, CubeRow] = {}
+
+
 class SqliteReader(AccessReader):
     """Reads through one connection, inside the transaction that its owner has begun."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Reads through `connection`."""
+    def __init__(self, connection: sqlite3.Connection, known: KnownCubes | None = None) -> None:
+        """Reads through `connection`, which writes nothing itself where `known` is given."""
         super().__init__(connection)
         self._db = connection
+        self._known = known
 
     async def cube(self, cube_id: str) -> CubeRow | None:
         """See Reader."""
+        known = self._known
+        if known is None:
+            return self._cube(cube_id)
+        # It begins the snapshot that the rest of the transaction reads.
+        (version,) = self._db.execute("PRAGMA data_version").fetchone()
+        if version != known.version or len(known.rows) >= _KNOWN_CUBES:
+            known.rows.clear()
+            known.version = version
+        found = known.rows.get(cube_id) or self._cube(cube_id)
+        if found is not None:
+            known.rows[cube_id] = found
+        return found
+
+    def _cube(self, cube_id: str) -> CubeRow | None:
         row = self._db.execute(f"{_CUBE} WHERE u.id = ?", (cube_id,)).fetchone()
         if row is None and self._db.execute("SELECT 1 FROM cubes WHERE id = ?", (cube_id,)).fetchone():
             raise _damaged(f"cubes/{cube_id}")

@@ -24,7 +24,7 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import Reader, Writer
 from memos_server.graph_dbs.sqlite.files import settle
 from memos_server.graph_dbs.sqlite.probing import try_record
-from memos_server.graph_dbs.sqlite.reader import SqliteReader
+from memos_server.graph_dbs.sqlite.reader import KnownCubes, SqliteReader
 from memos_server.graph_dbs.sqlite.schema import drop_copies, migrate
 from memos_server.graph_dbs.sqlite.soundness import stray_rows
 from memos_server.graph_dbs.sqlite.writer import KeyCounters, SqliteWriter
@@ -175,18 +175,20 @@ class SqliteRecordStore:
         if connection is None:
             connection = self._local.connection = self._connect()
             connection.execute("PRAGMA query_only = ON")
+            self._local.known = KnownCubes()
         connection.execute("BEGIN")
         if cancelled is not None:
             connection.set_progress_handler(cancelled.is_set, _PROGRESS_STEPS)
         try:
-            return _run(work(SqliteReader(connection)))
+            return _run(work(SqliteReader(connection, self._local.known)))
         except sqlite3.OperationalError as error:
             if "decode" in str(error):
                 # A value of another type than the column's, which only a hand in the file puts there.
                 raise MipError("DATA_CORRUPT", f"the record {self._path} holds a value that is no text") from error
             raise
         finally:
-            connection.set_progress_handler(None, 0)
+            if cancelled is not None:
+                connection.set_progress_handler(None, 0)
             connection.execute("ROLLBACK")
 
     async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:
@@ -297,11 +299,12 @@ class SqliteRecordStore:
             connection = self._connect()
             rows: list[str] = []
             try:
-                rows.extend(row[0] for row in connection.execute("PRAGMA integrity_check(100)") if row[0] != "ok")
+                checked = connection.execute("PRAGMA integrity_check(100)")
+                rows.extend(f"the record's file is damaged: {row[0]}" for row in checked if row[0] != "ok")
                 rows.extend(stray_rows(connection))
             except sqlite3.DatabaseError as error:
                 # Damage that SQLite cannot even read past.
-                rows.append(f"{self._path}: {error}")
+                rows.append(f"the record's file is damaged: {self._path}: {error}")
             return rows
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, integrity)
