@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
@@ -12,12 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from memos_server._pb.mip.v1.common_pb2 import VIEW_SEALED
 from memos_server._pb.mip.v1.memory_pb2 import Extension
 from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_LEXICAL
+from memos_server.configs.backends import load_backend
 from memos_server.configs.errors import SetupError
+from memos_server.vec_dbs.base import IndexBatch
 from tests.conftest import World
 from tests.support.mip import Memory, Mip, RpcError, text
 from tests.support.plugins import EXAMPLE, describe, install
@@ -54,12 +58,29 @@ def task(words: str = "", **fields: str) -> Memory:
     return Memory(extension=Extension(type=TYPE, data=data, text=words))
 
 
+async def test_the_example_keeps_few_files_open(site: Path, tmp_path: Path) -> None:
+    with beside(site):
+        index = load_backend("memos.vec_dbs", "example-sqlite", str(tmp_path), wait_for_disk=False, open_cubes=2)
+        await index.open()
+        cubes = [f"0192f7a0-0000-7000-8000-{number:012x}" for number in range(6)]
+        await asyncio.gather(*(index.apply(cube, 0, IndexBatch(0, 1)) for cube in cubes))
+        assert [await index.indexed_revision(cube) for cube in cubes] == [1] * 6
+        assert len({open_.path for open_ in psutil.Process().open_files() if open_.path.endswith(".sqlite")}) <= 2
+        dropped = [index.drop(cube) for cube in cubes]
+        read = [index.indexed_revision(cube) for cube in cubes]
+        assert set(await asyncio.gather(*dropped, *read)) <= {None, 0, 1}
+        assert [await index.indexed_revision(cube) for cube in cubes] == [0] * 6
+        await index.close()
+    assert [path.name for path in (tmp_path / "index").iterdir()] == []
+
+
+@pytest.mark.timeout(400)
 def test_the_example_passes_the_port_suite_unchanged(site: Path) -> None:
     arguments = ["-q", "-p", "no:cacheprovider", "-k", "example-sqlite", "tests/ports/test_vec_dbs.py"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     environment |= {"PYTHONPATH": str(site), "MEMOS_TEST_BACKENDS": '{"example-sqlite": {"wait_for_disk": false}}'}
     command = [sys.executable, "-m", "pytest", *arguments, "tests/ports/test_probes.py"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=170)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=390)
     assert done.returncode == 0, done.stdout[-4000:]
     passed = re.search(r"^(\d+) passed, ", done.stdout, re.MULTILINE)
     assert passed is not None

@@ -9,7 +9,9 @@ import math
 import operator
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -52,37 +54,32 @@ class SqliteIndex:
 
     name = "example-sqlite"
 
-    def __init__(self, data_dir: str, *, wait_for_disk: bool = True) -> None:
+    def __init__(self, data_dir: str, *, wait_for_disk: bool = True, open_cubes: int = 64) -> None:
         """Makes the index; nothing is opened yet.
 
         Args:
             data_dir: The server's data folder; the files go into its `index/`, which is the indexes' own.
             wait_for_disk: Whether files survive a power loss whole. Without it they may have to be made anew after one.
+            open_cubes: How many cubes' files stay open; beyond, those that were not used for longest are closed.
 
         Raises:
             ValueError: A setting is wrong.
         """
         if not isinstance(wait_for_disk, bool):
             raise ValueError("wait_for_disk must be true or false")
+        if not isinstance(open_cubes, int) or open_cubes < 1:
+            raise ValueError("open_cubes must be a number from 1 on")
         self._folder = Path(data_dir) / "index"
         self._wait = wait_for_disk
-        self._cubes: dict[str, CubeTables] = {}
+        self._most = open_cubes
+        self._cubes: OrderedDict[str, CubeTables] = OrderedDict()
         # Answers for cubes that were never indexed.
         self._empty = CubeTables(Path(":memory:"), wait_for_disk=False)
         self._lock = threading.Lock()
 
     async def open(self) -> None:
-        """Opens the files; damaged ones are dropped."""
-        await asyncio.to_thread(self._open)
-
-    def _open(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in self._folder.glob("*.sqlite"):
-            try:
-                self._cubes[path.stem] = CubeTables(path, wait_for_disk=self._wait)
-            except sqlite3.DatabaseError:
-                _LOG.warning("%s is damaged; it is made anew", path.name)
-                self._remove(path)
+        """Makes the folder. A cube's file is opened when it is first used; a damaged one is dropped then."""
+        await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
 
     async def close(self) -> None:
         """Closes the files."""
@@ -105,11 +102,7 @@ class SqliteIndex:
         await asyncio.to_thread(self._apply, cube_uid, dimension, batch)
 
     def _apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
-        with self._lock:
-            cube = self._cubes.get(cube_uid)
-            if cube is None:
-                cube = self._cubes[cube_uid] = CubeTables(self._folder / f"{cube_uid}.sqlite", wait_for_disk=self._wait)
-        with cube.lock:
+        with self._using(cube_uid, make=True) as cube:
             cube.apply(dimension, batch)
 
     async def search(self, cube_uid: str, query: IndexQuery) -> IndexResult:
@@ -131,14 +124,58 @@ class SqliteIndex:
     def _drop(self, cube_uid: str) -> None:
         with self._lock:
             cube = self._cubes.pop(cube_uid, None)
-        if cube is not None:
-            with cube.lock:
-                cube.close()
-            self._remove(cube.path)
+            if cube is not None:
+                with cube.lock:
+                    cube.close()
+            self._remove(self._path(cube_uid))
+
+    def _path(self, cube_uid: str) -> Path:
+        return self._folder / f"{cube_uid}.sqlite"
 
     def _remove(self, path: Path) -> None:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+    @contextmanager
+    def _using(self, cube_uid: str, *, make: bool = False) -> Iterator[CubeTables]:
+        """Holds a cube's tables for one thread, opened if need be.
+
+        Args:
+            cube_uid: The cube.
+            make: Whether to make the file of a cube that has none; else empty tables take its place.
+        """
+        while True:
+            with self._lock:
+                cube = self._opened(cube_uid, make=make)
+                cube.users += 1
+            try:
+                with cube.lock:
+                    # A cube that was dropped while this thread waited for it is looked up again.
+                    if not cube.closed or cube is self._empty:
+                        yield cube
+                        return
+            finally:
+                with self._lock:
+                    cube.users -= 1
+
+    def _opened(self, cube_uid: str, *, make: bool) -> CubeTables:
+        """Returns a cube's tables, the lock held."""
+        if cube_uid in self._cubes:
+            self._cubes.move_to_end(cube_uid)
+            return self._cubes[cube_uid]
+        path = self._path(cube_uid)
+        if not make and not path.exists():
+            return self._empty
+        for unused in [uid for uid, cube in self._cubes.items() if not cube.users][: len(self._cubes) + 1 - self._most]:
+            self._cubes.pop(unused).close()
+        try:
+            cube = CubeTables(path, wait_for_disk=self._wait)
+        except sqlite3.DatabaseError as error:
+            _LOG.warning("%s is made anew: %s", path.name, error)
+            self._remove(path)
+            cube = CubeTables(path, wait_for_disk=self._wait)
+        self._cubes[cube_uid] = cube
+        return cube
 
     async def stats(self, cube_uid: str) -> IndexStats:
         """Returns the size of the cube's index."""
@@ -162,10 +199,8 @@ class SqliteIndex:
 
     async def _read(self, cube_uid: str, read: Callable[[CubeTables], _T]) -> _T:
         def run() -> _T:
-            with self._lock:
-                cube = self._cubes.get(cube_uid, self._empty)
             try:
-                with cube.lock:
+                with self._using(cube_uid) as cube:
                     return read(cube)
             except sqlite3.DatabaseError as error:
                 raise MipError("BACKEND_UNAVAILABLE", f"The index cannot be read: {error}.") from error

@@ -58,7 +58,14 @@ class Seen(NamedTuple):
 
 
 class CubeTables:
-    """The index of one cube: a database file with one connection, which one thread uses at a time."""
+    """The index of one cube: a database file with one connection.
+
+    Attributes:
+        path: The file.
+        lock: Held by the thread that uses the tables.
+        users: Threads that hold the lock or wait for it.
+        closed: Whether `close` was called.
+    """
 
     def __init__(self, path: Path, *, wait_for_disk: bool) -> None:
         """Opens the file, or makes it.
@@ -72,6 +79,8 @@ class CubeTables:
         """
         self.path = path
         self.lock = threading.Lock()
+        self.users = 0
+        self.closed = False
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         try:
             # What a power loss takes is replayed by the server, so commits never wait for the disk (NORMAL, not FULL).
@@ -91,6 +100,7 @@ class CubeTables:
 
     def close(self) -> None:
         """Closes the file; its write-ahead log goes with it."""
+        self.closed = True
         self._db.close()
 
     def revision(self) -> int:
