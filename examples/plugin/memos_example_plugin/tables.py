@@ -238,7 +238,10 @@ class CubeTables:
             "SELECT v.uid, v.from_revision, v.to_revision, c.key, v.state, v.sensitivity, c.vector"
             " FROM versions v LEFT JOIN contents c ON c.id = v.content"
         )
-        found = [IndexEntry(*row[:6], b"" if row[6] is None else hashlib.sha256(row[6]).digest()) for row in rows]
+        found = [
+            IndexEntry(uid, since, until, key, state, label, b"" if vector is None else hashlib.sha256(vector).digest())
+            for uid, since, until, key, state, label, vector in rows
+        ]
         return self.revision(), found
 
     def stats(self) -> IndexStats:
