@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import grpc
@@ -19,6 +21,7 @@ from memos_server._pb.mip.v1.cube_service_pb2 import (
     VerifyCubeResponse,
 )
 from memos_server.api.server import DEPENDENCY
+from memos_server.api.status import from_exception
 from memos_server.configs import tls
 from memos_server.configs.data_folder import PAGE_KEY_BYTES, DataFolder, ServerInfo
 from memos_server.configs.errors import SetupError
@@ -34,14 +37,14 @@ from memos_server.mem_os.vitals import DEPENDENCIES
 _STEP = 500
 _INDEX_WAIT_S = 3600.0
 _ANSWER_S = 5.0
-_RESTORE = "Restore the folder from a backup."
+_RESTORE = "Restore a backup into a new folder: memos restore BACKUP --data DIR."
 _REMEDIES = {
     "STORAGE_FULL": "Free some space on the disk; nothing acknowledged was lost.",
     "BACKEND_UNAVAILABLE": "Look for errors of the disk in the system's log; nothing was changed.",
 }
 _FINDINGS = {
     "index": "memos doctor --repair",
-    "blob": "Put the blob's file back from a backup, or upload its bytes again.",
+    "blob": "Put the blob's file back from a backup, or upload its bytes again (memos blob put).",
 }
 _ONLINE_S = 3600.0
 _NAMED = 20
@@ -83,8 +86,7 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     running = folder.read_server_info()
     if running is not None and _answers(running.address):
         note = f"a server (pid {running.pid}) uses {folder.path} and listens on {running.address}"
-        checks += [] if running.tls else await _unhealthy(running.address)
-        return [*checks, Check("folder", "ok", note), *await _verified(folder, running)]
+        return [*checks, Check("folder", "ok", note), *await _online(settings, folder, running)]
     try:
         stale = folder.server_info.exists()
         checks += _page_key(folder, repair=repair)
@@ -121,21 +123,70 @@ def _page_key(folder: DataFolder, *, repair: bool) -> list[Check]:
     return [Check("page-tokens.key", "repaired", text)]
 
 
-async def _unhealthy(address: str) -> list[Check]:
+async def _online(settings: Settings, folder: DataFolder, running: ServerInfo) -> list[Check]:
+    """Lets a running server say how it is, over TLS too where the folder holds what that needs."""
+    try:
+        channel, certified = _channel(settings, folder, running)
+    except SetupError as error:
+        text = f"not checked, nor what the server depends on: {error.message}"
+        return [Check("record", "warn", text, error.remedy)]
+    async with channel:
+        return [*await _unhealthy(channel), *await _verified(folder, channel, certified=certified)]
+
+
+def _channel(settings: Settings, folder: DataFolder, running: ServerInfo) -> tuple[grpc.aio.Channel, bool]:
+    """Returns a channel to the folder's server, and whether a certificate tells it who calls.
+
+    Raises:
+        SetupError: It speaks TLS, and a file that this needs cannot be read or is not there.
+    """
+    # An address on this machine: no proxy stands in between.
+    options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)]
+    if not running.tls:
+        return grpc.aio.insecure_channel(running.address, options=options), False
+    own = settings.tls.cert or folder.path / "tls" / "server.pem"
+    # Whoever signed it, `memos tls init` put the authority beside the certificate; one that signed itself is its own.
+    roots = b"\n".join(_pem(path) for path in (own, own.with_name("ca.pem")) if path.exists() or path == own)
+    if name := tls.a_name(own):
+        options.append(("grpc.ssl_target_name_override", name))
+    client: tuple[bytes | None, bytes | None] = None, None
+    if settings.tls.client_ca is not None:
+        stem = own.with_name(LOCAL_ADMIN.removeprefix("principals/"))
+        if not stem.with_suffix(".pem").exists():
+            raise SetupError(
+                "the server asks for a client's certificate, and the administrator of this machine has none.",
+                f"Make one: memos tls client {stem.name} --dir {own.parent}. Or stop the server first.",
+            )
+        client = read_secret(stem.with_suffix(".key")), _pem(stem.with_suffix(".pem"))
+    credentials = grpc.ssl_channel_credentials(roots, *client)
+    return grpc.aio.secure_channel(running.address, credentials, options=options), client[0] is not None
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        remedy = "Name the server's certificate in memos.toml (tls.cert), or stop the server first."
+        raise SetupError(f"{path} cannot be read ({error.strerror}).", remedy) from error
+
+
+async def _unhealthy(channel: grpc.aio.Channel) -> list[Check]:
     """Asks a running server's health service, which needs no token, for what the server says does not work."""
     checks = []
-    async with grpc.aio.insecure_channel(address) as channel:
-        health = health_pb2_grpc.HealthStub(channel)
-        for name in DEPENDENCIES:
-            request = health_pb2.HealthCheckRequest(service=f"{DEPENDENCY}{name}")
-            try:
-                answer = await health.Check(request, timeout=_ANSWER_S)
-            except grpc.RpcError:
-                # An older server, or one without this part.
-                continue
-            if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
-                text = "the running server says that it does not work"
-                checks.append(Check(name, "fail", text, "`memos top` says what is wrong with it, and so does its log."))
+    health = health_pb2_grpc.HealthStub(channel)
+    for name in DEPENDENCIES:
+        request = health_pb2.HealthCheckRequest(service=f"{DEPENDENCY}{name}")
+        try:
+            answer = await health.Check(request, timeout=_ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            # An older server, or one without this part, does not know it.
+            if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED):
+                text = f"not checked: the running server answers {error.code().name}"
+                checks.append(Check(name, "warn", text, "Look into the server's log."))
+            continue
+        if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+            text = "the running server says that it does not work"
+            checks.append(Check(name, "fail", text, "`memos top` says what is wrong with it, and so does its log."))
     return checks
 
 
@@ -153,39 +204,37 @@ def _certificates(settings: Settings) -> list[Check]:
     return checks
 
 
-async def _verified(folder: DataFolder, running: ServerInfo) -> list[Check]:
+async def _verified(folder: DataFolder, channel: grpc.aio.Channel, *, certified: bool) -> list[Check]:
     """Lets the running server verify its cubes; the record's file is examined page by page only without a server."""
-    if running.tls:
-        text = "in use; `memos cube verify` examines a cube through the server, and the doctor all when it is stopped"
-        return [Check("record", "ok", text)]
-    try:
-        token = read_secret(folder.admin_token).decode("ascii", "replace").strip()
-    except SetupError as error:
-        return [Check("record", "warn", f"not examined: {error.message}", error.remedy)]
-    checks: list[Check] = []
-    async with grpc.aio.insecure_channel(running.address) as channel:
-        metadata = (("authorization", f"Bearer {token}"),)
-        listed = channel.unary_unary(
-            "/mip.v1.CubeService/ListCubes", ListCubesRequest.SerializeToString, ListCubesResponse.FromString
-        )
-        verified = channel.unary_unary(
-            "/mip.v1.CubeService/VerifyCube", VerifyCubeRequest.SerializeToString, VerifyCubeResponse.FromString
-        )
-        count, page = 0, ""
+    metadata: tuple[tuple[str, str], ...] = ()
+    if not certified:
         try:
-            while True:
-                found = await listed(ListCubesRequest(page_size=1000, page_token=page), metadata=metadata)
-                for cube in found.cubes:
-                    count += 1
-                    answer = await verified(VerifyCubeRequest(name=cube.name), metadata=metadata, timeout=_ONLINE_S)
-                    checks += _judged(cube.name, answer.head_revision, answer.findings)
-                page = found.next_page_token
-                if not page:
-                    break
-        except grpc.aio.AioRpcError as error:
-            checks.append(Check("record", "fail", f"the server answers {error.code().name}: {error.details()}",
-                                "Look into the server's log; stop it and run `memos doctor` again."))  # fmt: skip
-            return checks
+            token = read_secret(folder.admin_token).decode("ascii", "replace").strip()
+        except SetupError as error:
+            return [Check("record", "warn", f"not checked: {error.message}", error.remedy)]
+        metadata = (("authorization", f"Bearer {token}"),)
+    checks: list[Check] = []
+    listed = channel.unary_unary(
+        "/mip.v1.CubeService/ListCubes", ListCubesRequest.SerializeToString, ListCubesResponse.FromString
+    )
+    verified = channel.unary_unary(
+        "/mip.v1.CubeService/VerifyCube", VerifyCubeRequest.SerializeToString, VerifyCubeResponse.FromString
+    )
+    count, page = 0, ""
+    try:
+        while True:
+            found = await listed(ListCubesRequest(page_size=1000, page_token=page), metadata=metadata)
+            for cube in found.cubes:
+                count += 1
+                answer = await verified(VerifyCubeRequest(name=cube.name), metadata=metadata, timeout=_ONLINE_S)
+                checks += _judged(cube.name, answer.head_revision, answer.findings)
+            page = found.next_page_token
+            if not page:
+                break
+    except grpc.aio.AioRpcError as error:
+        text = f"the server answers {error.code().name}: {error.details()}"
+        remedy = "Look into the server's log; stop it and run `memos doctor` again."
+        return [*checks, Check("record", "fail", text, remedy)]
     text = "in use; the server verified its cubes. Its file is examined page by page when the server is stopped"
     return [Check("record", "ok", text), *checks, Check("cubes", "ok", f"{count} cubes examined")]
 
@@ -202,22 +251,30 @@ async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
     async with serving(alone) as server:
         mos = server.mos
         checks.append(Check("folder", "ok", f"{settings.data} is readable and writable"))
+        # What is wrong in the file need not keep the cubes from being read: each is verified all the same.
         damaged = await mos.store.check()
-        if damaged:
-            text = "; ".join(damaged[:5])
-            checks.append(Check("record", "fail", f"the record's file is damaged: {text}", _RESTORE))
-            return checks
-        checks.append(Check("record", "ok", "the record's file is sound"))
-        call = Call("doctor", await _admin(mos))
-        count = 0
-        for cube in await _cubes(mos):
-            count += 1
-            try:
-                checks += await _cube(mos, call, cube, repair=repair)
-            except MipError as error:
-                checks.append(Check(names.cube_name(cube.id), "fail", error.message, _RESTORE))
-        checks.append(Check("cubes", "ok", f"{count} cubes examined"))
+        checks += [Check("record", "fail", text, _RESTORE) for text in damaged[:_NAMED]]
+        if len(damaged) > _NAMED:
+            checks.append(Check("record", "fail", f"{len(damaged) - _NAMED} more findings", _RESTORE))
+        if not damaged:
+            checks.append(Check("record", "ok", "the record's file is sound"))
+        try:
+            checks += await _all_cubes(mos, repair=repair)
+        except (MipError, sqlite3.DatabaseError) as error:
+            checks.append(Check("cubes", "fail", f"not checked: {from_exception(error).message}", _RESTORE))
     return checks
+
+
+async def _all_cubes(mos: Mos, *, repair: bool) -> list[Check]:
+    call = Call("doctor", await _admin(mos))
+    checks: list[Check] = []
+    cubes = await _cubes(mos)
+    for cube in cubes:
+        try:
+            checks += await _cube(mos, call, cube, repair=repair)
+        except (MipError, sqlite3.DatabaseError) as error:
+            checks.append(Check(names.cube_name(cube.id), "fail", from_exception(error).message, _RESTORE))
+    return [*checks, Check("cubes", "ok", f"{len(cubes)} cubes examined")]
 
 
 async def _admin(mos: Mos) -> PrincipalAccess:

@@ -109,6 +109,22 @@ def show(path: Path) -> Shown:
     return Shown(subject, certificate_names(cert), certificate_id(cert), cert.not_valid_after_utc)
 
 
+def a_name(path: Path) -> str:
+    """Returns a name of a host that the first certificate of a PEM file holds for; empty where it names none.
+
+    Raises:
+        SetupError: The file cannot be read, or holds no certificate.
+    """
+    cert = _certificates(path, _read_public(path))[0]
+    try:
+        alternatives = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ""
+    hosts = alternatives.get_values_for_type(x509.DNSName)
+    # Nobody is called as a wildcard is; any label in its place will do.
+    return next((f"any{host[1:]}" if host.startswith("*.") else host for host in hosts), "")
+
+
 def ends(settings: Settings) -> list[tuple[Path, datetime.datetime]]:
     """Returns the files that the settings name for TLS, each with the time at which its first certificate expires.
 

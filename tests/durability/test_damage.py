@@ -172,7 +172,7 @@ async def test_a_server_does_not_start_on_a_record_that_has_lost_commits(what: s
     assert "backup" in served.refused
     assert served.checks["record"].status == "fail"
     assert message in served.checks["record"].message
-    assert served.checks["record"].remedy == "Restore the folder from a backup."
+    assert served.checks["record"].remedy == "Restore a backup into a new folder: memos restore BACKUP --data DIR."
 
 
 async def test_a_log_that_is_gone_shows_against_a_head_known_elsewhere(left: Left, tmp_path: Path) -> None:

@@ -100,7 +100,29 @@ async def test_a_damaged_memory_is_named(make_world: MakeWorld) -> None:
     check = (await doctor(world, repair=True))["cubes/c"]
     assert check.status == "fail"
     assert check.message.startswith("content cubes/c/memories/")
-    assert check.remedy == "Restore the folder from a backup."
+    assert check.remedy == "Restore a backup into a new folder: memos restore BACKUP --data DIR."
+
+
+async def test_rows_that_belong_to_nothing_are_named_and_the_cubes_verified_all_the_same(
+    make_world: MakeWorld,
+) -> None:
+    world, _ = await stopped(make_world)
+    with sqlite3.connect(world.data / "record.sqlite") as record:
+        record.execute("INSERT INTO blob_proofs VALUES (1, 'sha256:0', 'principals/ann')")
+        record.execute("INSERT INTO content_blobs VALUES (1, 'sha256:0', 4417)")
+        record.execute("UPDATE contents SET payload = CAST(replace(payload, 'reef', 'REEF') AS BLOB)")
+    record.close()
+    settings = Settings(data=world.data, listen="127.0.0.1:0", **world.settings)
+    checks = await examine(settings)
+    failed = [(check.name, check.message, check.remedy) for check in checks if check.status == "fail"]
+    restore = "Restore a backup into a new folder: memos restore BACKUP --data DIR."
+    assert failed[:2] == [
+        ("record", "rows that belong to nothing: 1 named blobs of no content", restore),
+        ("record", "rows that belong to nothing: 1 proofs of no blob", restore),
+    ]
+    assert {name for name, _, _ in failed[2:]} == {"cubes/c"}
+    assert any(message.startswith("content cubes/c/memories/") for _, message, _ in failed)
+    assert checks[-1] == Check("cubes", "ok", "1 cubes examined")
 
 
 async def test_a_record_that_is_no_database_is_named(make_world: MakeWorld) -> None:

@@ -258,7 +258,7 @@ def stray_rows(connection: sqlite3.Connection) -> Iterator[str]:
     for what, query in _STRAY.items():
         (count,) = connection.execute(query).fetchone()
         if count:
-            yield f"{count} {what}"
+            yield f"rows that belong to nothing: {count} {what}"
     expected = sqlite3.connect(":memory:")
     try:
         for script in MIGRATIONS:
