@@ -16,7 +16,10 @@ from typing import NamedTuple
 
 from memos_sdk.errors import HeadMismatch, UsageError
 
-_REMEDY = "Verify the cube with a head that is known to be right, and compare the log with a copy of it."
+_REMEDY = (
+    "Verify the cube with a head that is known to be right, and compare the log with a copy of it. Where a backup was"
+    " restored on purpose, forget the head: client.heads.forget(uid)."
+)
 
 
 class Head(NamedTuple):
@@ -47,6 +50,32 @@ class HeadStore:
         with self._lock:
             return self._heads.get(cube_uid)
 
+    def known(self) -> dict[str, Head]:
+        """Returns the newest head seen of each cube, by the cube's uid."""
+        with self._lock:
+            return dict(self._heads)
+
+    def forget(self, cube_uid: str) -> bool:
+        """Forgets the head of a cube whose log went back on purpose, as after a backup was restored; what comes next is
+        remembered anew. Until then a log that was cut or rewritten does not show.
+
+        Another store that shares the file and has the head in memory goes on to remember it.
+
+        Args:
+            cube_uid: The cube's uid.
+
+        Returns:
+            Whether there was one.
+        """
+        with self._lock:
+            stored = self._read()
+            there = self._heads.pop(cube_uid, None) or stored.get(cube_uid)
+            if there is None:
+                return False
+            stored.pop(cube_uid, None)
+            self._write(stored)
+            return True
+
     def observe(self, cube_uid: str, revision: int, digest: bytes, parent_digest: bytes) -> None:
         """Takes in the commit that a mutation made.
 
@@ -69,7 +98,7 @@ class HeadStore:
                 if revision <= known.revision:
                     return
             self._heads[cube_uid] = Head(revision, digest)
-            self._write()
+            self._write(self._read())
 
     @staticmethod
     def _compare(cube_uid: str, known: Head, revision: int, digest: bytes, parent_digest: bytes) -> None:
@@ -105,11 +134,12 @@ class HeadStore:
                 remedy="Restore the file, or delete it to remember anew from now on.",
             ) from error
 
-    def _write(self) -> None:
+    def _write(self, stored: dict[str, Head]) -> None:
+        """Writes what this store knows, and what of the file's is newer."""
         if self._path is None:
             return
         # Another process may have seen newer heads of other cubes meanwhile.
-        for uid, head in self._read().items():
+        for uid, head in stored.items():
             if uid not in self._heads or head.revision > self._heads[uid].revision:
                 self._heads[uid] = head
         text = json.dumps(

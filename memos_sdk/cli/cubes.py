@@ -299,6 +299,7 @@ def show_purge(cli: Cli, done: Mutation, what: str) -> None:
         cli.note(f"derives from it and stays: {name}")
     if done.compaction_job:
         cli.note(f"{done.compaction_job} erases the bytes on disk")
+    cli.note("backups made before still hold it: make a new one and delete the older ones")
 
 
 def _show(cli: Cli, info: CubeInfo) -> None:

@@ -60,7 +60,7 @@ def build() -> typer.Typer:
     import typer
 
     from memos_sdk._version import __version__
-    from memos_sdk.cli import access, blobs, commands, cubes, demo, graph, jobs, memories, sessions, top
+    from memos_sdk.cli import access, blobs, commands, cubes, demo, graph, heads, jobs, memories, sessions, top
     from memos_sdk.cli.context import Options, common_annotations, common_parameters
 
     app = typer.Typer(
@@ -87,7 +87,7 @@ def build() -> typer.Typer:
     root.__signature__ = inspect.Signature([context, asked, *common_parameters()])  # type: ignore[attr-defined]
     root.__annotations__ = {"ctx": typer.Context, "version": version, **common_annotations(), "return": None}
     app.callback()(root)
-    for part in (memories, cubes, graph, sessions, blobs, access, jobs, top, demo):
+    for part in (memories, cubes, graph, sessions, blobs, access, jobs, heads, top, demo):
         part.register(app)
     commands.register(app)
     return app

@@ -55,6 +55,28 @@ def test_heads_in_a_file_outlive_the_client_and_merge_with_those_of_others(tmp_p
     assert [entry.name for entry in path.parent.iterdir()] == ["heads.json"]
 
 
+def test_a_forgotten_head_is_gone_from_the_file_and_the_next_one_is_remembered_anew(tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    store = HeadStore(path)
+    observed(store, 7)
+    store.observe("another", 2, digest_of(2), digest_of(1))
+    assert store.forget(CUBE_UID)
+    assert not store.forget(CUBE_UID)
+    assert HeadStore(path).known() == {"another": Head(2, digest_of(2))}
+    # A log that went back to revision 2 and goes on with other commits.
+    store.observe(CUBE_UID, 3, b"x" * 32, b"y" * 32)
+    assert HeadStore(path).get(CUBE_UID) == Head(3, b"x" * 32)
+
+
+def test_a_head_that_another_process_has_written_is_forgotten_too(tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    mine = HeadStore(path)
+    observed(HeadStore(path), 7)
+    assert mine.get(CUBE_UID) is None
+    assert mine.forget(CUBE_UID)
+    assert HeadStore(path).known() == {}
+
+
 @pytest.mark.parametrize("damage", ["", "[]", "{", json.dumps({"u": {"revision": "x"}}), json.dumps({"u": 3})])
 def test_a_damaged_file_is_an_error_and_not_an_empty_memory(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "heads.json"
