@@ -26,6 +26,7 @@ class Memory(View[wire.Memory, "mip.Memory"]):
     __slots__ = ("commit", "index_pending")
     _type = wire.Memory
     _shown = ("name", "text", "state", "revision")
+    _beside = ("commit", "index_pending")
 
     def __init__(
         self, message: wire.Memory | mip.Memory, *, commit: Commit | None = None, index_pending: bool = False

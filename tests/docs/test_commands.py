@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 TOOLS = [Path(sys.executable).parent, ROOT / ".tools" / "bin"]
@@ -92,9 +94,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         """Starts the server and waits until it answers."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.work = folder / "work"
         self.work.mkdir()
         # The reader stands in a checkout; what a command writes must not land in this one.

@@ -22,12 +22,7 @@ from memos_server.main import serving
 from memos_server.telemetry.prometheus import Metrics
 from tests.conftest import MakeWorld
 from tests.support.mip import RpcError, text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.support.ports import free_port
 
 
 def fetch(port: int, accept: str = "") -> str:

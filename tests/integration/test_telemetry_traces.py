@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from memos_server.configs.settings import TracingSettings
 from memos_server.telemetry.tracing import Tracing
 from tests.conftest import MakeWorld, World
 from tests.support.mip import Mip, RpcError, text
+from tests.support.ports import free_port
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -202,9 +202,7 @@ async def test_nothing_of_content_names_or_tokens_is_in_a_span(make_world: MakeW
 async def test_a_collector_that_is_away_hurts_no_call_and_gets_the_next_spans_when_it_is_back(
     make_world: MakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     world = await traced(make_world, port)
     began = time.monotonic()
     for _ in range(50):

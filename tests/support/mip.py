@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -61,6 +62,7 @@ class Mip:
 
     def __init__(self, address: str, token: str = "") -> None:
         """Connects to `address` with a token."""
+        self.address = address
         self.channel = grpc.aio.insecure_channel(address)
         self.metadata = [("authorization", f"Bearer {token}")] if token else []
 
@@ -107,15 +109,24 @@ class Mip:
             call.cancel()
 
     async def upload(self, name: str, frames: Iterable[Message]) -> Any:
-        """Makes a call whose request is a stream; raises RpcError."""
+        """Makes a call whose request is a stream; raises RpcError.
+
+        With a blocking channel in a thread: the asynchronous one loses the server's status when a write meets the end
+        of the call (grpc/grpc#36066).
+        """
         method = METHODS[name]
-        stub = self.channel.stream_unary(
-            path_of(method),
-            request_serializer=lambda m: m.SerializeToString(),
-            response_deserializer=GetMessageClass(method.output_type).FromString,
-        )
+
+        def send() -> Any:
+            with grpc.insecure_channel(self.address) as channel:
+                stub = channel.stream_unary(
+                    path_of(method),
+                    request_serializer=lambda m: m.SerializeToString(),
+                    response_deserializer=GetMessageClass(method.output_type).FromString,
+                )
+                return stub(iter(frames), metadata=self.metadata, timeout=60)
+
         try:
-            return await stub(iter(frames), metadata=self.metadata, timeout=60)
+            return await asyncio.to_thread(send)
         except grpc.RpcError as error:
             raise RpcError(error) from None
 
