@@ -445,7 +445,7 @@ class ErrorReason(betterproto2.Enum):
 
     TOKEN_REVOKED = 4
     """
-    The token was revoked, or its principal disabled.
+    The token or the client certificate was revoked, or its principal disabled.
     """
 
     PERMISSION_DENIED = 5
@@ -5116,7 +5116,7 @@ class RevokeTokenRequest(betterproto2.Message):
 
     token_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The token's id.
+    The token's id, or that of a client certificate (docs/spec/access.md), which is revoked alike.
     """
 
     request_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
