@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sqlite3
 from collections.abc import Sequence
@@ -131,6 +132,15 @@ async def _online(settings: Settings, folder: DataFolder, running: ServerInfo) -
         text = f"not checked, nor what the server depends on: {error.message}"
         return [Check("record", "warn", text, error.remedy)]
     async with channel:
+        try:
+            await asyncio.wait_for(channel.channel_ready(), _ANSWER_S)
+        except TimeoutError:
+            text = "not checked, nor what the server depends on: no connection comes about" + (
+                " with the certificates that the settings name" if running.tls else ""
+            )
+            return [
+                Check("record", "warn", text, "Name the server's settings with --config, or stop the server first.")
+            ]
         return [*await _unhealthy(channel), *await _verified(folder, channel, certified=certified)]
 
 

@@ -122,6 +122,28 @@ async def test_a_certificate_that_signed_itself_is_trusted_by_the_doctor(make_wo
     assert await beside_a_server(make_world, {"cert": cert, "key": key}) == HEALTHY
 
 
+async def test_a_server_with_other_certificates_than_the_settings_name_is_not_checked_and_said_so(
+    make_world: MakeWorld, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memos_server.doctor._ANSWER_S", 1.0)
+    world = await make_world(tls={"cert": folder / "server.pem", "key": folder / "server.key"})
+    tls.init(tmp_path / "other", ["localhost"])
+    for files, message in (
+        ({}, "server.pem cannot be read (No such file or directory)."),
+        (
+            {"cert": tmp_path / "other" / "server.pem", "key": tmp_path / "other" / "server.key"},
+            "no connection comes about with the certificates that the settings name",
+        ),
+    ):
+        checks = await examine(Settings(data=world.data, tls=files, embedder={"backend": "none"}))  # type: ignore[arg-type]
+        assert [check.status for check in checks if check.status == "fail"] == []
+        record = next(check for check in checks if check.name == "record")
+        assert record.status == "warn"
+        assert record.message.startswith("not checked, nor what the server depends on: ")
+        assert record.message.endswith(message)
+        assert "stop the server first" in record.remedy
+
+
 async def test_a_server_that_asks_for_certificates_is_asked_with_the_administrators(
     make_world: MakeWorld, folder: Path
 ) -> None:
