@@ -1,7 +1,8 @@
-"""The one way of every call: parse, authenticate, validate, authorize, run the use case, answer or explain.
+"""The one way of every call: authenticate, read, parse, validate, authorize, run the use case, answer or explain.
 
 Requests arrive as bytes, so that a message that does not parse gets a reason like every other error. The order matters:
-nobody learns anything of a request's validity without a token, and nothing is looked up before names are well-formed.
+nothing is read for somebody unknown, nobody learns anything of a request's validity without a token, and nothing is
+looked up before names are well-formed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from google.protobuf.message_factory import GetMessageClass
 from memos_server._pb.mip.v1 import options_pb2
 from memos_server._pb.mip.v1.cube_service_pb2 import WatchCubeResponse
 from memos_server.api.accounts import REFUSED, Accounts, RefusedCalls
+from memos_server.api.bodies import Turns, body
 from memos_server.api.quotas import Quotas
 from memos_server.api.resources import Rule, rule_of
 from memos_server.api.standing import Standing
 from memos_server.api.status import from_exception, message_of, status_code, trailing_metadata
 from memos_server.api.validation import validate
+from memos_server.api.wire_limits import wire_check
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import PrincipalAccess
 from memos_server.mem_os.access import require
@@ -51,27 +54,23 @@ class Server(NamedTuple):
 class Endpoint:
     """One RPC."""
 
-    def __init__(self, server: Server, method: MethodDescriptor, use_case: UseCase) -> None:
-        """Serves an RPC with a use case.
+    def __init__(self, server: Server, readers: Turns, method: MethodDescriptor, use_case: UseCase) -> None:
+        """Serves an RPC with a use case; `readers` are the places of those whose requests are read.
 
         Raises:
             SetupError: The RPC declares no usable permission.
         """
         self._server = server
+        self._readers = readers
         self._use_case = use_case
         self._rule: Rule = rule_of(method)
         self._request_class = GetMessageClass(method.input_type)
         self._path = f"/{method.containing_service.full_name}/{method.name}"
         self._max_bytes = server.mos.settings.limits.max_request_bytes
-
-    def _parse(self, raw: bytes) -> Message:
-        if len(raw) > self._max_bytes:
-            raise MipError(
-                "REQUEST_TOO_LARGE",
-                f"the request has {len(raw)} bytes, at most {self._max_bytes} are accepted",
-                metadata={"max_request_bytes": str(self._max_bytes)},
-            )
-        return self._request_class.FromString(raw)
+        self._limit_s = server.mos.settings.watch.slow_request_s
+        # What has no fields says nothing, and is not read: nobody need be known to ask for the capabilities.
+        self._read = bool(method.input_type.fields)
+        self._wire_check = wire_check(method.input_type)
 
     async def _call(self, context: Context) -> Call:
         if self._rule.permission == options_pb2.PERMISSION_OPEN:
@@ -82,28 +81,51 @@ class Endpoint:
             seen.principal = access.principal
         return Call(self._path, access, credentials, expiry)
 
-    def _charge(self, call: Call, size: int) -> None:
+    def _charge(self, call: Call) -> None:
         if call.access is not _ANYONE:
-            self._server.quotas.call(call.principal, size)
+            self._server.quotas.call(call.principal)
 
-    async def _admit(self, call: Call, request: Message, size: int) -> None:
-        if size > _INLINE_BYTES:
-            await asyncio.get_running_loop().run_in_executor(self._server.mos.cpu, validate, request)
-        else:
-            validate(request)
+    async def _body(self, call: Call, context: Context) -> bytes:
+        if not self._read:
+            return b""
+        raw = await body(context, self._readers, call.principal, self._limit_s)
+        if call.access is not _ANYONE:
+            self._server.quotas.received(call.principal, len(raw))
+        return raw
+
+    def _checked(self, raw: bytes) -> Message:
+        if self._wire_check is not None and len(raw) > _INLINE_BYTES:
+            self._wire_check(raw)
+        request = self._request_class.FromString(raw)
+        validate(request)
+        return request
+
+    async def _request(self, raw: bytes, *, inline: bool = False) -> Message:
+        """Returns a request, parsed and validated; beside the event loop when it is large, unless it is `inline`."""
+        if len(raw) > self._max_bytes:
+            raise MipError(
+                "REQUEST_TOO_LARGE",
+                f"the request has {len(raw)} bytes, at most {self._max_bytes} are accepted",
+                metadata={"max_request_bytes": str(self._max_bytes)},
+            )
+        if inline or len(raw) <= _INLINE_BYTES:
+            return self._checked(raw)
+        return await asyncio.get_running_loop().run_in_executor(self._server.mos.cpu, self._checked, raw)
+
+    def _authorize(self, call: Call, request: Message) -> None:
         if self._rule.paths:
             require(call.access, self._rule.permission, self._rule.resolve(request))
         elif self._rule.permission != options_pb2.PERMISSION_OPEN:
             require(call.access, self._rule.permission, [""])
 
-    async def unary(self, raw: bytes, context: Context) -> bytes:
-        """Serves a unary call."""
+    async def unary(self, frames: AsyncIterator[bytes], context: Context) -> bytes:
+        """Serves a unary call; it reads the request itself, from the context."""
         call = None
         try:
             call = await self._call(context)
-            self._charge(call, len(raw))
-            request = self._parse(raw)
-            await self._admit(call, request, len(raw))
+            self._charge(call)
+            request = await self._request(await self._body(call, context))
+            self._authorize(call, request)
             response: Message = await self._use_case(self._server.mos, call, request)
             return response.SerializeToString()
         except Exception as error:
@@ -116,15 +138,15 @@ class Endpoint:
         try:
             seen = self._server.mos.access.generation
             call = await self._call(context)
-            self._charge(call, 0)
+            self._charge(call)
             with self._server.quotas.stream(call.principal):
                 incoming = aiter(frames)
                 first = await self._frame(incoming)
                 if first is None:
                     raise MipError("INVALID_STREAM", "the stream is empty")
                 await self._server.quotas.frame(call.principal, len(first))
-                request = self._parse(first)
-                await self._admit(call, request, len(first))
+                request = await self._request(first)
+                self._authorize(call, request)
                 standing = self._standing(call, request, seen)
                 try:
                     response = await self._use_case(
@@ -139,9 +161,8 @@ class Endpoint:
     async def _rest(self, frames: AsyncIterator[bytes], call: Call, standing: Standing) -> AsyncIterator[Message]:
         while (raw := await standing.during(self._frame(frames))) is not None:
             await standing.during(self._server.quotas.frame(call.principal, len(raw)))
-            frame = self._parse(raw)
-            validate(frame)
-            yield frame
+            # A piece of a blob is one field, whatever its size.
+            yield await self._request(raw, inline=self._wire_check is None)
 
     def _standing(self, call: Call, request: Message, seen: int) -> Standing:
         return Standing(self._server.accounts, self._server.mos.access, self._rule, call, request, seen)
@@ -156,15 +177,16 @@ class Endpoint:
             text = f"no frame came for {idle_s:g} seconds; QueryWrite tells where to go on"
             raise MipError("DEADLINE_EXCEEDED", text) from None
 
-    async def stream(self, raw: bytes, context: Context) -> None:
-        """Serves a call whose response is a stream; it ends when the caller loses its right to it."""
+    async def stream(self, frames: AsyncIterator[bytes], context: Context) -> None:
+        """Serves a call whose response is a stream; it reads the request itself, from the context. It ends when the
+        caller loses its right to it."""
         call = None
         try:
             seen = self._server.mos.access.generation
             call = await self._call(context)
-            self._charge(call, len(raw))
-            request = self._parse(raw)
-            await self._admit(call, request, len(raw))
+            self._charge(call)
+            request = await self._request(await self._body(call, context))
+            self._authorize(call, request)
             with self._server.quotas.stream(call.principal):
                 await self._send(context, call, request, seen)
         except Exception as error:

@@ -37,8 +37,9 @@ class Observer:
 
         Args:
             method: The RPC.
-            handler: Takes the request's bytes, or a stream of them, and returns the response's bytes, or None after it
-                has written a stream; it notes what it learns in the Observation that is CURRENT.
+            handler: Takes the request's frames, or reads them from the context, and returns the response's bytes, or
+                None after it has written a stream; it notes what it learns, the bytes of a request that it read from
+                the context among it, in the Observation that is CURRENT.
         """
         counts = self._calls.of(method.full_name, streaming=method.client_streaming or method.server_streaming)
         tracing, service, name = self._tracing, method.containing_service.full_name, method.name
@@ -52,8 +53,6 @@ class Observer:
                     seen.span = tracing.call(service, name, context.invocation_metadata())
                 if uploads:
                     request = _weighed(request, seen)
-                else:
-                    seen.request_bytes = len(request)
                 answer = await handler(request, context)
                 if answer is not None:
                     seen.response_bytes = len(answer)

@@ -1,4 +1,4 @@
-"""How much one caller may ask of the server: calls, open streams, request bytes. Judged before a request is parsed.
+"""How much one caller may ask of the server: calls, open streams, request bytes. Judged before a request is read.
 
 Each principal has an account of token buckets, which fill at the quota's rate. A bucket of bytes may go into debt by
 one request, so that a quota smaller than a message slows its sender and never locks it out. Calls without an identity,
@@ -140,12 +140,11 @@ class Quotas:
         self._peers: dict[str, Bucket] = {}
         self._swept = -UNLIMITED
 
-    def call(self, principal: str, size: int) -> None:
-        """Counts a call.
+    def call(self, principal: str) -> None:
+        """Counts a call, before its request is read.
 
         Args:
             principal: Who calls, authenticated.
-            size: The bytes of its request; 0 for a stream, whose frames are counted as they come.
 
         Raises:
             MipError: QUOTA_EXCEEDED.
@@ -155,6 +154,10 @@ class Quotas:
             raise _exceeded("bytes_per_second", account.bytes.rate, wait)
         if account.calls is not None and (wait := account.calls.take(1, now, 1.0)):
             raise _exceeded("calls_per_second", account.calls.rate, wait)
+
+    def received(self, principal: str, size: int) -> None:
+        """Counts the bytes of a call's request; where they are too many, the next call is refused."""
+        account, now = self._account(principal)
         if account.bytes is not None:
             account.bytes.take(size, now, -UNLIMITED)
 

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
 from grpc_health.v1 import _async as health_aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import _async as reflection_aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from memos_server.api.bodies import OPTIONS, PRINCIPAL_TURNS, PRINCIPAL_WAITING, Turns
 from memos_server.api.endpoints import Context, Endpoint, Server, UseCase
 from memos_server.api.observing import Observer
+from memos_server.api.open_services import READ_S, OpenServices
 from memos_server.api.rpcs import FILES, USE_CASES
 from memos_server.api.status import message_of, status_code, trailing_metadata
 from memos_server.configs.errors import SetupError
@@ -29,10 +32,9 @@ else:
 DEPENDENCY = "mip.dependency."
 """What the names of dependencies begin with, in the health service."""
 
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+_REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 _PACKAGE = "/mip.v1."
-# Over this the transport itself refuses, without a reason; below it the endpoint refuses with one. It is also what a
-# caller makes the server hold for each call before anybody knows who it is.
-_RECEIVED_BYTES = 5 * 2**20
 _SENT_BYTES = 64 * 2**20
 _STREAMS = 256
 _IDENTITY_ALONE = 1
@@ -59,19 +61,23 @@ def services() -> list[ServiceDescriptor]:
     return [service for file in FILES for service in file.services_by_name.values()]
 
 
-def _handlers(server: Server, observer: Observer, service: ServiceDescriptor, use_cases: dict[str, UseCase]) -> Generic:
+def _handlers(
+    server: Server, readers: Turns, observer: Observer, service: ServiceDescriptor, use_cases: dict[str, UseCase]
+) -> Generic:
+    # For gRPC every request is a stream, so that it reads none before its handler knows the caller. On the wire that is
+    # the same.
     methods: dict[str, Method] = {}
     for method in service.methods:
         use_case = use_cases.pop(method.name, None)
         if use_case is None:
             raise SetupError(f"The RPC {method.full_name} has no use case.", "Add it to memos_server/api/rpcs.py.")
-        endpoint = Endpoint(server, method, use_case)
+        endpoint = Endpoint(server, readers, method, use_case)
         if method.client_streaming:
             methods[method.name] = grpc.stream_unary_rpc_method_handler(observer.wrap(method, endpoint.upload))
         elif method.server_streaming:
-            methods[method.name] = grpc.unary_stream_rpc_method_handler(observer.wrap(method, endpoint.stream))
+            methods[method.name] = grpc.stream_stream_rpc_method_handler(observer.wrap(method, endpoint.stream))
         else:
-            methods[method.name] = grpc.unary_unary_rpc_method_handler(observer.wrap(method, endpoint.unary))
+            methods[method.name] = grpc.stream_unary_rpc_method_handler(observer.wrap(method, endpoint.unary))
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
@@ -91,7 +97,7 @@ def build(
     grpc_server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", _RECEIVED_BYTES),
+            *OPTIONS,
             ("grpc.max_send_message_length", _SENT_BYTES),
             ("grpc.max_concurrent_streams", _STREAMS),
             # gRPC unpacks a message whole before it looks at its size: a megabyte became a gigabyte.
@@ -106,16 +112,18 @@ def build(
         ]
     )
     observer = Observer(server.mos.calls, tracing)
+    readers = Turns("open_requests", PRINCIPAL_TURNS, PRINCIPAL_WAITING)
     left = dict(USE_CASES)
     described = [service for file in files for service in file.services_by_name.values()]
     for service in described:
-        grpc_server.add_generic_rpc_handlers((_handlers(server, observer, service, left),))
+        grpc_server.add_generic_rpc_handlers((_handlers(server, readers, observer, service, left),))
     if left:
         raise SetupError(f"Use cases without an RPC: {', '.join(sorted(left))}.", "Remove them from the table.")
     status = health_aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(status, grpc_server)
     names = [service.full_name for service in described]
-    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], grpc_server)
+    mirror = reflection_aio.ReflectionServicer([*names, health.SERVICE_NAME, reflection.SERVICE_NAME])
+    read_s = min(READ_S, server.mos.settings.watch.slow_request_s)
+    grpc_server.add_generic_rpc_handlers((OpenServices((_HEALTH, status), (_REFLECTION, mirror), read_s=read_s),))
     grpc_server.add_generic_rpc_handlers((_Unimplemented(),))
     return grpc_server, status
 

@@ -151,7 +151,7 @@ def _field_check(field: FieldDescriptor, in_content: bool) -> _FieldCheck | None
 
     def check_each(values: Any, found: list[_Found]) -> None:
         if max_items and len(values) > max_items:
-            _report(found, name, _too_many(max_items, len(values)))
+            _report(found, name, too_many(max_items, len(values)))
             return
         if value_check is None:
             return
@@ -163,7 +163,8 @@ def _field_check(field: FieldDescriptor, in_content: bool) -> _FieldCheck | None
     return check_each
 
 
-def _too_many(limit: int, count: int) -> _Fault:
+def too_many(limit: int, count: int) -> _Fault:
+    """Returns what is wrong with a repeated field of more elements than its limit."""
     return _Fault("TOO_MANY_ITEMS", f"holds {count} elements; at most {limit} are permitted")
 
 
@@ -195,7 +196,7 @@ def _message_field_check(field: FieldDescriptor, in_content: bool) -> _FieldChec
 
     def check_each(values: Any, found: list[_Found]) -> None:
         if max_items and len(values) > max_items:
-            _report(found, name, _too_many(max_items, len(values)))
+            _report(found, name, too_many(max_items, len(values)))
             return
         for index, value in enumerate(values):
             before = len(found)

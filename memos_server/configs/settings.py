@@ -197,15 +197,17 @@ class EmbeddingSettings(_Section):
 
 
 class WatchSettings(_Section):
-    """How streams are kept.
+    """How long callers are waited for.
 
     Attributes:
         heartbeat_s: How often WatchCube tells that it lives while nothing happens, seconds.
+        slow_request_s: How long a caller may take to send a request whole, seconds.
         slow_reader_s: How long a client may take for one frame of a stream, seconds.
         idle_upload_s: How long an upload may go without a frame, seconds; then it ends, and can be gone on with later.
     """
 
     heartbeat_s: float = Field(default=10.0, gt=0, le=3600)
+    slow_request_s: float = Field(default=30.0, gt=0, le=3600)
     slow_reader_s: float = Field(default=60.0, gt=0, le=3600)
     idle_upload_s: float = Field(default=60.0, gt=0, le=3600)
 
@@ -290,7 +292,7 @@ class Settings(BaseSettings):
         limits: The largest requests.
         quotas: How much one caller may ask for.
         embedding: How new cubes are embedded.
-        watch: How streams are kept.
+        watch: How long callers are waited for.
         search: How searches behave.
         log: What is logged.
         metrics: Where metrics are found.
