@@ -293,7 +293,7 @@ async def test_a_damaged_blob_is_named_and_all_else_is_served(
     assert any(one.startswith(f"the blob {digest} cannot be read: DATA_LOSS/DATA_CORRUPT") for one in served.broken)
     check = served.checks["cubes/c"]
     assert (check.status, check.message[:5]) == ("fail", "blob ")
-    assert check.remedy == "Put the blob's file back from a backup, or upload its bytes again."
+    assert check.remedy == "Put the blob's file back from a backup, or upload its bytes again (memos blob put)."
 
 
 @pytest.mark.parametrize("place", range(12))
