@@ -412,3 +412,14 @@ async def test_batches_and_searches_go_on_while_a_snapshot_is_written(
     again = await opened(tmp_path)
     assert await again.indexed_revision(CUBE) == 2
     await again.close()
+
+
+async def test_dropped_cubes_leave_nothing_behind_in_memory(tmp_path: Path) -> None:
+    index = EmbeddedIndex(str(tmp_path))
+    await index.open()
+    for number in range(20):
+        await index.apply(f"cube-{number}", 0, IndexBatch(0, 1, [], []))
+        await index.drop(f"cube-{number}")
+    assert not index._slots
+    assert index._bytes == 0
+    await index.close()

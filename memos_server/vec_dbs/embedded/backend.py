@@ -66,7 +66,8 @@ class EmbeddedConfig:
 class _Slot:
     """A cube's place: its index when it is in memory, and what lies on disk.
 
-    `lock` guards the index; `saving` is held while files are written or removed, and taken before `lock`.
+    `lock` guards the index; `saving` is held while files are written or removed, and taken before `lock`. A slot that
+    is `gone` has left the table with the cube that was dropped; who holds it yet takes the cube's new one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,6 +84,7 @@ class _Slot:
         self.bytes = 0
         self.failures = 0
         self.retry_at = 0.0
+        self.gone = False
 
 
 class EmbeddedIndex:
@@ -179,6 +181,8 @@ class EmbeddedIndex:
             with slot.saving, slot.lock.write():
                 snapshot.erase(slot.folder)
                 self._settle(slot, None, snapshot.Saved())
+                with self._table:
+                    slot.gone = self._slots.pop(cube_uid, slot) is slot
 
         await self._run(work)
 
@@ -234,7 +238,7 @@ class EmbeddedIndex:
     def _load(self, slot: _Slot) -> bool:
         """Reads a cube's files into its slot, unless it is in memory already; damaged files are dropped."""
         with slot.saving, slot.lock.write():
-            if slot.cube is not None:
+            if slot.cube is not None or slot.gone:
                 return False
             try:
                 found = snapshot.read(slot.folder)
@@ -256,21 +260,24 @@ class EmbeddedIndex:
                     yield slot, slot.cube, slot.searcher
                     break
             loaded = self._load(slot) or loaded
+            if slot.gone:
+                slot = self._slot(cube_uid)
         if loaded:
             self._keep_budget(slot)
 
     def _apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
-        slot = self._slot(cube_uid)
-        with slot.saving if batch.erased else contextlib.nullcontext():
-            erased = None
-            while erased is None:
-                if slot.cube is None:
-                    self._load(slot)
-                with slot.lock.write():
-                    if slot.cube is not None:
-                        erased = self._change(slot, slot.cube, dimension, batch)
-            if erased:
-                self._rewrite(slot)
+        erased = None
+        while erased is None:
+            slot = self._slot(cube_uid)
+            with slot.saving if batch.erased else contextlib.nullcontext():
+                while erased is None and not slot.gone:
+                    if slot.cube is None:
+                        self._load(slot)
+                    with slot.lock.write():
+                        if slot.cube is not None:
+                            erased = self._change(slot, slot.cube, dimension, batch)
+                if erased:
+                    self._rewrite(slot)
         with self._table:
             many = slot.changes > max(self._config.snapshot_changes, slot.versions // 4)
             due = many and not slot.queued and time.monotonic() >= slot.retry_at
