@@ -86,11 +86,13 @@ class Recorder:
         with self._lock:
             if not self.covers(path) or path in self._nodes:
                 return
+            parent, name = os.path.split(path)
+            # Another thread may have made the folder and not said so yet.
+            self.opened(parent, folder=True)
             self._last += 1
             self._nodes[path] = self._last
             self._contents[self._last] = bytearray()
             self._numbers[os.lstat(path).st_ino] = self._last
-            parent, name = os.path.split(path)
             self.events.append(Event("entry", self._nodes[parent], (name, self._last, folder)))
 
     def wrote(self, path: str, offset: int, data: bytes) -> None:
