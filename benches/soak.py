@@ -30,16 +30,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness.calls import _METHODS, DIMENSION, MODEL, memories_of, path_of
+from harness.calls import DIMENSION, METHODS, MODEL, memories_of, path_of
 from harness.figures import median
 from harness.servers import MemosServer
 from harness.texts import Texts, unit_vectors
 
-from memos_server._pb.mip.v1 import cube_pb2, graph_service_pb2, relation_pb2
+from memos_server._pb.mip.v1 import cube_pb2, relation_pb2
 
-_METHODS.update(
-    {method.name: method for method in graph_service_pb2.DESCRIPTOR.services_by_name["GraphService"].methods}
-)
 _SAMPLE_S = 5.0
 _SHARE = 0.8
 _GROWTH = 1.10
@@ -84,7 +81,7 @@ class Load:
     async def call(self, worker: int, rpc: str, **fields: Any) -> Any:
         """Makes a call in its turn; None when it failed."""
         await self.pace.turn()
-        method = _METHODS[rpc]
+        method = METHODS[rpc]
         stub = self._channels[worker % 2].unary_unary(
             path_of(rpc),
             request_serializer=lambda message: message.SerializeToString(),

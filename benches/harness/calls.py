@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from memos_server._pb.mip.v1 import (
     cube_pb2,
     cube_service_pb2,
+    graph_service_pb2,
     memory_pb2,
     memory_service_pb2,
     server_service_pb2,
@@ -24,9 +25,9 @@ DIMENSION = 384
 BATCH = 1000
 """The most memories that one request or frame brings."""
 
-_METHODS = {
+METHODS = {
     method.name: method
-    for file in (cube_service_pb2, memory_service_pb2, server_service_pb2)
+    for file in (cube_service_pb2, graph_service_pb2, memory_service_pb2, server_service_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }
@@ -35,7 +36,7 @@ _OPTIONS = [("grpc.max_receive_message_length", -1)]
 
 def path_of(rpc: str) -> str:
     """Returns the full method path of an RPC."""
-    method = _METHODS[rpc]
+    method = METHODS[rpc]
     return f"/{method.containing_service.full_name}/{rpc}"
 
 
@@ -53,7 +54,7 @@ class Caller:
 
     def __call__(self, rpc: str, /, **fields: Any) -> Any:
         """Makes a call; a stream of responses comes back as a list."""
-        method = _METHODS[rpc]
+        method = METHODS[rpc]
         request = GetMessageClass(method.input_type)(**fields)
         stub: Any = self.channel.unary_stream if method.server_streaming else self.channel.unary_unary
         call = stub(
