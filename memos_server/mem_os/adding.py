@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memos_server import names
-from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, Commit
+from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, Memory
 from memos_server._pb.mip.v1.memory_service_pb2 import AddMemoriesRequest, AddMemoriesResponse
@@ -17,7 +17,7 @@ from memos_server.mem_os.access import require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.embedding import embed_missing, take_all_supplied
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
-from memos_server.mem_os.render import commit_of, memory_message, visible_memories
+from memos_server.mem_os.render import commit_of, memory_message, own_commit, visible_memories
 from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity, off_loop
 
 
@@ -46,13 +46,10 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
         row = await commit(txn, call, cube, versions, cause=request.cause, request_id=request.request_id)
 
         def build() -> AddMemoriesResponse:
-            response = AddMemoriesResponse(
+            return AddMemoriesResponse(
                 memories=[memory_message(cube_id, _as_stored(version, row)) for version in versions],
-                commit=Commit.FromString(row.header),
+                commit=own_commit(cube_id, row),
             )
-            response.commit.name = names.commit_name(cube_id, row.revision)
-            response.commit.digest = row.digest
-            return response
 
         # The writer serves everybody: what need not be done in the transaction is done after it.
         return Outcome(request.parent, cube, row.revision, build=lambda: off_loop(mos, build, request.memories))
@@ -125,8 +122,7 @@ async def new_versions(txn: Writer, call: Call, cube: CubeRow, drafts: list[Draf
     versions = []
     for item, salt in zip(drafts, new_salts(len(drafts)), strict=True):
         label = await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity)
-        if label > view.level:
-            require_level(view, label, cube.id, item.id)
+        require_level(view, label, cube.id, item.id)
         versions.append(
             added(
                 CHANGE_KIND_MEMORY_ADDED,

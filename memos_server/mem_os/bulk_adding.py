@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from memos_server import names
-from memos_server._pb.mip.v1.commit_pb2 import Commit
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import Memory
 from memos_server._pb.mip.v1.memory_service_pb2 import BulkAddMemoriesRequest, BulkAddMemoriesResponse
@@ -20,8 +19,8 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, Reader, Writer
 from memos_server.mem_os.adding import drafts_of, new_versions
 from memos_server.mem_os.context import Call, Mos, existing_cube
-from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, was_used
-from memos_server.mem_os.render import commit_of
+from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, was_used, without_request_id
+from memos_server.mem_os.render import commit_of, own_commit
 from memos_server.mem_os.sealing import Draft
 from memos_server.mem_os.staging import StagingShare
 
@@ -48,9 +47,7 @@ async def bulk_add_memories(
             now = await locked_cube(txn, cube_id, header.expected_revision)
             versions = await new_versions(txn, call, now, drafts)
             row = await commit(txn, call, now, versions, cause=header.cause, request_id=header.request_id)
-            response = BulkAddMemoriesResponse(commit=Commit.FromString(row.header), memory_count=len(versions))
-            response.commit.name = names.commit_name(cube_id, row.revision)
-            response.commit.digest = row.digest
+            response = BulkAddMemoriesResponse(commit=own_commit(cube_id, row), memory_count=len(versions))
             return Outcome(header.parent, now, row.revision, response)
 
         async def respond(txn: Reader, _: str, revision: int) -> BulkAddMemoriesResponse:
@@ -89,10 +86,7 @@ class _Stream:
         self._finished = False
         self.memory_count = 0
         # What a repeated call must equal: header and memories, however they are spread over batches.
-        plain = BulkAddMemoriesRequest.Header()
-        plain.CopyFrom(header)
-        plain.ClearField("request_id")
-        self._digest = hashlib.sha256(plain.SerializeToString(deterministic=True))
+        self._digest = hashlib.sha256(without_request_id(header))
 
     async def take(self, frame: BulkAddMemoriesRequest) -> None:
         """Takes the next frame."""

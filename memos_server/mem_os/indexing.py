@@ -156,9 +156,12 @@ class IndexKeeper:
         """Returns whether an index can be written as far as is known, or was left alone for long enough."""
         return cube_uid not in self._broken or time.monotonic() - self._failed[cube_uid] >= _RETRY_S
 
-    def _start(self, cube_id: str, cube_uid: str) -> asyncio.Task[int]:
+    def _not_later(self, cube_uid: str) -> None:
         if (soon := self._soon.pop(cube_uid, None)) is not None:
             soon.cancel()
+
+    def _start(self, cube_id: str, cube_uid: str) -> asyncio.Task[int]:
+        self._not_later(cube_uid)
         task = self._tasks.get(cube_uid)
         if task is None or task.done():
             task = asyncio.create_task(self._catch_up(cube_id, cube_uid), name=f"index {cube_uid}")
@@ -313,8 +316,7 @@ class IndexKeeper:
 
     async def drop(self, cube_uid: str) -> None:
         """Drops a cube's index, in memory and on disk; a search would make it anew."""
-        if (soon := self._soon.pop(cube_uid, None)) is not None:
-            soon.cancel()
+        self._not_later(cube_uid)
         async with self._locks.setdefault(cube_uid, asyncio.Lock()):
             await self._index.drop(cube_uid)
         self._broken.pop(cube_uid, None)

@@ -190,10 +190,14 @@ def _key(call: Call, resource: str, request_id: str) -> RequestKey:
     return RequestKey(call.principal, call.method, resource, request_id.lower())
 
 
-def _digest(salt: bytes, request: Message | bytes) -> bytes:
-    if isinstance(request, bytes):
-        return hashlib.sha256(salt + request).digest()
+def without_request_id(request: Message) -> bytes:
+    """Returns what of a request must be equal for a repeated request_id to mean the same call."""
     body = type(request)()
     body.CopyFrom(request)
     body.ClearField("request_id")
-    return hashlib.sha256(salt + body.SerializeToString(deterministic=True)).digest()
+    return body.SerializeToString(deterministic=True)
+
+
+def _digest(salt: bytes, request: Message | bytes) -> bytes:
+    body = request if isinstance(request, bytes) else without_request_id(request)
+    return hashlib.sha256(salt + body).digest()

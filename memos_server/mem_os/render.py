@@ -197,12 +197,18 @@ async def _without_hidden_merge(txn: Reader, view: CubeView, cube: CubeRow, row:
     return ChangeRow(row.sequence, change.SerializeToString(deterministic=True), row.version)
 
 
+def own_commit(cube_id: str, row: CommitRow) -> Commit:
+    """Returns a Commit whole, as its maker may see it."""
+    message = Commit.FromString(row.header)
+    message.name = names.commit_name(cube_id, row.revision)
+    message.digest = row.digest
+    return message
+
+
 async def commit_message(txn: Reader, call: Call, cube: CubeRow, row: CommitRow) -> Commit:
     """Returns a Commit whose `change_count` counts what the caller may see. The cause of a commit with hidden changes,
     which might speak of them, is shown to its maker alone; to the maker, one that vanished would tell of them."""
-    message = Commit.FromString(row.header)
-    message.name = names.commit_name(cube.id, row.revision)
-    message.digest = row.digest
+    message = own_commit(cube.id, row)
     view = call.view(cube.id)
     if not view.full:
         count = await txn.count_changes(cube.key, row.revision, view.clearance)
