@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
+from memos_server.configs.secret_files import fsync_folder
 from memos_server.errors import MipError
 from memos_server.telemetry.probing import try_folder
 
@@ -352,7 +353,7 @@ class FilesystemBlobStore:
     def _sync_folders(self, path: Path) -> None:
         # The folders may be those of an upload that never finished: all of them are made durable.
         for folder in (path.parent, path.parent.parent, self._root):
-            _fsync_folder(folder)
+            fsync_folder(folder)
 
     def _verify(self, part: Path, digest: str, size: int) -> None:
         """Checks and fsyncs an upload."""
@@ -388,7 +389,7 @@ class FilesystemBlobStore:
         self._discard(part)
         path.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            _fsync_folder(path.parent)
+            fsync_folder(path.parent)
 
     def _drop(self, folder: Path) -> None:
         with self._hashes_lock:
@@ -397,7 +398,7 @@ class FilesystemBlobStore:
             self._unfinished.pop(folder, None)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
-        _fsync_folder(self._root)
+        fsync_folder(self._root)
 
 
 def _regular_size(path: Path) -> int | None:
@@ -467,11 +468,3 @@ def _make_folders(root: Path, folder: Path) -> None:
 
 def _fsync_file(descriptor: int) -> None:
     os.fsync(descriptor)
-
-
-def _fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

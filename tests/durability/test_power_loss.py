@@ -269,7 +269,7 @@ def _no_fsync_of_blob_files(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_fsync_of_blob_folders(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(filesystem, "_fsync_folder", lambda path: None)
+    patch.setattr(filesystem, "fsync_folder", lambda path: None)
 
 
 _RECORD_LOST = r"was acknowledged at revision \d+ and is lost|CUBE_NOT_FOUND|verify: head"

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memos_server.configs.secret_files import fsync_folder
 from memos_server.vec_dbs.embedded.columns import CHUNK_ROWS, Column, VectorRows
 from memos_server.vec_dbs.embedded.cube_index import CubeIndex
 from memos_server.vec_dbs.embedded.postings import Postings, Segment, Vocabulary
@@ -148,7 +149,7 @@ def write(folder: Path, taken: Capture, saved: Saved) -> Saved:
     manifest = _canonical({"body": body, "crc32": zlib.crc32(text)})
     _write_file(folder, f"manifest-{tag}.tmp", [manifest])
     os.replace(folder / f"manifest-{tag}.tmp", folder / MANIFEST)
-    _sync_folder(folder)
+    fsync_folder(folder)
     files = {MANIFEST, body["data"]["name"], *(chunk[2]["name"] for chunk in chunks.values())}
     _remove_others(folder, files)
     return Saved(chunks, len(manifest) + body["data"]["size"] + sum(chunk[2]["size"] for chunk in chunks.values()))
@@ -193,7 +194,7 @@ def erase(folder: Path) -> None:
     if folder.exists():
         _remove(folder / MANIFEST)
         shutil.rmtree(folder)
-        _sync_folder(folder.parent)
+        fsync_folder(folder.parent)
 
 
 def _build(body: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> CubeIndex:
@@ -387,12 +388,4 @@ def _remove_others(folder: Path, keep: set[str]) -> None:
     for path in others:
         _remove(path)
     if others:
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        fsync_folder(folder)
