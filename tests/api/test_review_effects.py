@@ -8,7 +8,7 @@ import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -184,15 +184,21 @@ async def test_a_lost_grant_ends_an_upload(world: World, cube: str) -> None:
     writer = await world.principal("w", (cube, WRITER, INTERNAL))
     data = b"y" * 1000
     header, piece, finish = frames(cube, data)
-    call = writer.channel.stream_unary("/mip.v1.BlobService/WriteBlob")(metadata=writer.metadata)
-    await call.write(header.SerializeToString())
-    await call.write(piece.SerializeToString())
+    lost = threading.Event()
+
+    def sent() -> Iterator[WriteBlobRequest]:
+        yield header
+        yield piece
+        lost.wait(30)
+        yield finish
+
+    upload = asyncio.create_task(writer.upload("WriteBlob", sent()))
     await asyncio.sleep(0.3)
     await world.admin.DeleteGrant(principal="principals/w", resource=cube)
-    with contextlib.suppress(asyncio.InvalidStateError):
-        await call.write(finish.SerializeToString())
-        await call.done_writing()
-    assert (await call.code()).name == "PERMISSION_DENIED"
+    lost.set()
+    with pytest.raises(RpcError) as raised:
+        await upload
+    assert raised.value.code == "PERMISSION_DENIED"
     assert (await world.admin.FindMissingBlobs(parent=cube, digests=[digest_of(data)])).digests
 
 
