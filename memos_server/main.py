@@ -26,7 +26,7 @@ from memos_server.api.accounts import Accounts, RefusedCalls
 from memos_server.api.endpoints import Server
 from memos_server.api.page_tokens import PageTokens
 from memos_server.api.quotas import Quotas
-from memos_server.api.server import build, services, set_dependency, set_serving
+from memos_server.api.server import build, levels, services, set_dependency, set_serving
 from memos_server.api.status import from_exception
 from memos_server.api.tokens import TokenSigner, audience_of
 from memos_server.blob_stores.base import BlobStore
@@ -229,6 +229,7 @@ async def _parts(
         staging=Staging(settings.limits.max_staged_bytes),
         vitals=_vitals(settings, store, index, blobs, embeddings),
         services=[service.full_name for service in services()],
+        levels=levels(),
     )
     jobs.register("compaction", partial(compact, mos), cancellable=False)
     jobs.register(FORK, partial(take_back, mos), cancellable=False)

@@ -269,6 +269,7 @@ def capabilities(cli: Cli) -> None:
         server = f"{found.server_name} {found.server_version} at {cli.client.target}"
         cli.say(f"{server}, MIP {found.protocol_version}")
         cli.say("services:", ", ".join(name.removeprefix("mip.v1.") for name in found.message.services))
+        cli.say("levels:", ", ".join(found.levels) or "none")
         cli.say("features:", ", ".join(found.features) or "none")
         for model in found.embedding_models:
             state = model.runtime or "available" if model.available else "not available"

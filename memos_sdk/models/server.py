@@ -36,6 +36,11 @@ class Capabilities(View[wire.GetCapabilitiesResponse, "mip.GetCapabilitiesRespon
         return self._wire.server_version
 
     @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels of the contract that the server implements: `core`, `history`, `access`, `graph`."""
+        return tuple(self._wire.levels)
+
+    @property
     def features(self) -> tuple[str, ...]:
         """Optional abilities, such as `search.vector`."""
         return tuple(self._wire.features)

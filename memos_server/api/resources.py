@@ -30,12 +30,20 @@ class Rule(NamedTuple):
     resolve: Callable[[Message], list[str]]
 
 
+def level_of(method: MethodDescriptor) -> str | None:
+    """Returns the level of the contract that an RPC belongs to, such as `core`; None when it declares none."""
+    number: int = option(method.GetOptions(), options_pb2.level)
+    return options_pb2.Level.Name(number).removeprefix("LEVEL_").lower() if number else None
+
+
 def rule_of(method: MethodDescriptor) -> Rule:
     """Compiles the option of an RPC.
 
     Raises:
-        SetupError: The RPC declares no permission, or names a field that its request does not have.
+        SetupError: The RPC declares no permission or no level, or names a field that its request does not have.
     """
+    if level_of(method) is None:
+        raise SetupError(f"The RPC {method.full_name} declares no (mip.v1.level).", _FIX)
     auth: options_pb2.Auth = option(method.GetOptions(), options_pb2.auth)
     if auth.permission == options_pb2.PERMISSION_UNSPECIFIED:
         raise SetupError(f"The RPC {method.full_name} declares no (mip.v1.auth).", _FIX)

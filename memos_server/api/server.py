@@ -11,10 +11,12 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import _async as reflection_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from memos_server._pb.mip.v1 import options_pb2
 from memos_server.api.bodies import OPTIONS, PRINCIPAL_TURNS, PRINCIPAL_WAITING, Turns
 from memos_server.api.endpoints import Context, Endpoint, Server, UseCase
 from memos_server.api.observing import Observer
 from memos_server.api.open_services import READ_S, OpenServices
+from memos_server.api.resources import level_of
 from memos_server.api.rpcs import FILES, USE_CASES
 from memos_server.api.status import message_of, status_code, trailing_metadata
 from memos_server.configs.errors import SetupError
@@ -59,6 +61,13 @@ class _Unimplemented(Generic):
 def services() -> list[ServiceDescriptor]:
     """Returns the protocol's services that this server implements."""
     return [service for file in FILES for service in file.services_by_name.values()]
+
+
+def levels() -> list[str]:
+    """Returns the levels that the RPCs of this server belong to, in the order of the contract."""
+    found = {level_of(method) for service in services() for method in service.methods}
+    names = [value.name.removeprefix("LEVEL_").lower() for value in options_pb2.Level.DESCRIPTOR.values]
+    return [name for name in names if name in found]
 
 
 def _handlers(

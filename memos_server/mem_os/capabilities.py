@@ -26,6 +26,7 @@ async def get_capabilities(mos: Mos, call: Call, request: GetCapabilitiesRequest
         server_name="memos",
         server_version=__version__,
         services=mos.services,
+        levels=mos.levels,
         features=_features(mos),
         payloads=mos.types.payloads(),
         extension_types=mos.types.extension_types(),

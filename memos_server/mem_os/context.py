@@ -87,6 +87,7 @@ class Mos:
     staging: Staging
     vitals: Vitals
     services: Sequence[str] = ()
+    levels: Sequence[str] = ()
     cpu: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="cpu"))
     heads: Heads = field(default_factory=Heads)
     access: AccessChanges = field(default_factory=AccessChanges)

@@ -43,7 +43,9 @@ async def test_a_small_message_that_unpacks_to_a_large_one_is_not_unpacked(world
         assert b"grpc-status" in call.answer
         assert peak - before < 50, f"200 MiB were unpacked: {peak - before} MiB more"
     await connection.close()
-    assert (await mip.GetCapabilities()).server_version
+    capabilities = await mip.GetCapabilities()
+    assert list(capabilities.levels) == ["core", "history", "access", "graph"]
+    assert capabilities.server_version
 
 
 @pytest.mark.long

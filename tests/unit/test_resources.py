@@ -15,7 +15,7 @@ from memos_server.errors import MipError
 METHODS = [m for file in FILES for service in file.services_by_name.values() for m in service.methods]
 
 
-def method_with(auth: options_pb2.Auth | None) -> MethodDescriptor:
+def method_with(auth: options_pb2.Auth | None, level: int = options_pb2.LEVEL_CORE) -> MethodDescriptor:
     """Returns an RPC of a made-up service whose request has `string parent` and `repeated string names`."""
     file = descriptor_pb2.FileDescriptorProto(name="test.proto", package="test", syntax="proto3")
     file.dependency.append("mip/v1/options.proto")
@@ -27,6 +27,8 @@ def method_with(auth: options_pb2.Auth | None) -> MethodDescriptor:
     )
     if auth is not None:
         method.options.Extensions[options_pb2.auth].CopyFrom(auth)
+    if level:
+        method.options.Extensions[options_pb2.level] = level
     pool = descriptor_pool.DescriptorPool()
     descriptor = descriptor_pb2.FileDescriptorProto()
     descriptor_pb2.DESCRIPTOR.CopyToProto(descriptor)
@@ -48,6 +50,11 @@ def test_every_rpc_declares_a_permission_that_resolves(method: MethodDescriptor)
 def test_an_rpc_without_the_option_keeps_the_server_from_starting() -> None:
     with pytest.raises(SetupError, match="declares no"):
         rule_of(method_with(None))
+
+
+def test_an_rpc_without_a_level_keeps_the_server_from_starting() -> None:
+    with pytest.raises(SetupError, match=r"declares no \(mip.v1.level\)"):
+        rule_of(method_with(options_pb2.Auth(permission=options_pb2.PERMISSION_OPEN), level=0))
 
 
 @pytest.mark.parametrize("path", ["absent", "names", "parent[]", "parent.name"])

@@ -86,6 +86,7 @@ __all__ = (
     "JobState",
     "KvCache",
     "Label",
+    "Level",
     "Limit",
     "Limits",
     "ListAuditEventsRequest",
@@ -1009,6 +1010,59 @@ class JobState(betterproto2.Enum):
             "JOB_STATE_SUCCEEDED": 3,
             "JOB_STATE_FAILED": 4,
             "JOB_STATE_CANCELLED": 5,
+        }
+
+
+class Level(betterproto2.Enum):
+    """
+    Level is a part of the contract that a server implements as a whole and declares in GetCapabilitiesResponse.levels.
+    Its name on the wire and in reports is that of the value without the prefix, in lower case: `core`.
+    """
+
+    UNSPECIFIED = 0
+    """
+    No level is declared; a server refuses to start when an RPC has this value.
+    """
+
+    CORE = 1
+    """
+    Cubes and memories, and what every server has. Services beyond ServerService, CubeService and MemoryService are
+    optional: `services` declares them.
+    """
+
+    HISTORY = 2
+    """
+    The log: commits, versions, reading the past, watching, verification, rollback, forks.
+    """
+
+    ACCESS = 3
+    """
+    Principals, tokens, grants, sensitivity, audit.
+    """
+
+    GRAPH = 4
+    """
+    Relations and walks along them.
+    """
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "LEVEL_UNSPECIFIED",
+            1: "LEVEL_CORE",
+            2: "LEVEL_HISTORY",
+            3: "LEVEL_ACCESS",
+            4: "LEVEL_GRAPH",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "LEVEL_UNSPECIFIED": 0,
+            "LEVEL_CORE": 1,
+            "LEVEL_HISTORY": 2,
+            "LEVEL_ACCESS": 3,
+            "LEVEL_GRAPH": 4,
         }
 
 
@@ -3025,12 +3079,15 @@ class GetCapabilitiesResponse(betterproto2.Message):
 
     services: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
     """
-    The services that the server implements, full names.
+    The services that the server implements, full names. Of each of them it implements the RPCs of its `levels`.
     """
 
     features: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
     """
-    Optional abilities, such as `search.vector`, `search.lexical`, `search.graph`, `search.as_of`.
+    Optional abilities: `search.lexical`, `search.vector`, `search.graph` are the modes of search that work, a hybrid
+    search uses those of the first two that do; `search.embedding` tells that the server embeds texts and queries;
+    `search.as_of` that the past can be searched; `rerank.NAME` names a reranker. A search that needs an ability that is
+    not declared is refused with UNIMPLEMENTED.
     """
 
     payloads: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
@@ -3068,6 +3125,11 @@ class GetCapabilitiesResponse(betterproto2.Message):
     notices: "list[str]" = betterproto2.field(12, betterproto2.TYPE_STRING, repeated=True)
     """
     What is missing or degraded, for people, such as absent embedding weights.
+    """
+
+    levels: "list[str]" = betterproto2.field(13, betterproto2.TYPE_STRING, repeated=True)
+    """
+    The levels that the server implements: `core`, `history`, `access`, `graph` (enum Level).
     """
 
 

@@ -27,7 +27,7 @@ from memos_server._pb.mip.v1 import job_pb2 as mip_dot_v1_dot_job__pb2
 from memos_server._pb.mip.v1 import options_pb2 as mip_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mip/v1/job_service.proto\x12\x06mip.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x10mip/v1/job.proto\x1a\x14mip/v1/options.proto\"\x83\x01\n\x0fListJobsRequest\x12#\n\x06parent\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\x8c\x01\x18\x02 \x01R\x06parent\x12#\n\tpage_size\x18\x02 \x01(\x05\x42\x06\xaa\x9f\x19\x02(\x01R\x08pageSize\x12&\n\npage_token\x18\x03 \x01(\tB\x07\xaa\x9f\x19\x03\x08\x80 R\tpageToken\"[\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x0b.mip.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n\rGetJobRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\xac\x02\x18\x0b \x01R\x04name\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x0b.mip.v1.JobR\x03job\"f\n\x0eWaitJobRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\xac\x02\x18\x0b \x01R\x04name\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"0\n\x0fWaitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x0b.mip.v1.JobR\x03job\"\\\n\x10\x43\x61ncelJobRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\xac\x02\x18\x0b \x01R\x04name\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xaa\x9f\x19\x04\x08$\x18\x07R\trequestId\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x0b.mip.v1.JobR\x03job2\xbc\x02\n\nJobService\x12M\n\x08ListJobs\x12\x17.mip.v1.ListJobsRequest\x1a\x18.mip.v1.ListJobsResponse\"\x0e\xa2\x9f\x19\n\x08\x04\x12\x06parent\x12\x45\n\x06GetJob\x12\x15.mip.v1.GetJobRequest\x1a\x16.mip.v1.GetJobResponse\"\x0c\xa2\x9f\x19\x08\x08\x04\x12\x04name\x12H\n\x07WaitJob\x12\x16.mip.v1.WaitJobRequest\x1a\x17.mip.v1.WaitJobResponse\"\x0c\xa2\x9f\x19\x08\x08\x04\x12\x04name\x12N\n\tCancelJob\x12\x18.mip.v1.CancelJobRequest\x1a\x19.mip.v1.CancelJobResponse\"\x0c\xa2\x9f\x19\x08\x08\x06\x12\x04nameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mip/v1/job_service.proto\x12\x06mip.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x10mip/v1/job.proto\x1a\x14mip/v1/options.proto\"\x83\x01\n\x0fListJobsRequest\x12#\n\x06parent\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\x8c\x01\x18\x02 \x01R\x06parent\x12#\n\tpage_size\x18\x02 \x01(\x05\x42\x06\xaa\x9f\x19\x02(\x01R\x08pageSize\x12&\n\npage_token\x18\x03 \x01(\tB\x07\xaa\x9f\x19\x03\x08\x80 R\tpageToken\"[\n\x10ListJobsResponse\x12\x1f\n\x04jobs\x18\x01 \x03(\x0b\x32\x0b.mip.v1.JobR\x04jobs\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n\rGetJobRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\xac\x02\x18\x0b \x01R\x04name\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x0b.mip.v1.JobR\x03job\"f\n\x0eWaitJobRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\xac\x02\x18\x0b \x01R\x04name\x12\x33\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07timeout\"0\n\x0fWaitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x0b.mip.v1.JobR\x03job\"\\\n\x10\x43\x61ncelJobRequest\x12\x1f\n\x04name\x18\x01 \x01(\tB\x0b\xaa\x9f\x19\x07\x08\xac\x02\x18\x0b \x01R\x04name\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x08\xaa\x9f\x19\x04\x08$\x18\x07R\trequestId\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x0b.mip.v1.JobR\x03job2\xcc\x02\n\nJobService\x12Q\n\x08ListJobs\x12\x17.mip.v1.ListJobsRequest\x1a\x18.mip.v1.ListJobsResponse\"\x12\xa2\x9f\x19\n\x08\x04\x12\x06parent\xc0\x9f\x19\x01\x12I\n\x06GetJob\x12\x15.mip.v1.GetJobRequest\x1a\x16.mip.v1.GetJobResponse\"\x10\xa2\x9f\x19\x08\x08\x04\x12\x04name\xc0\x9f\x19\x01\x12L\n\x07WaitJob\x12\x16.mip.v1.WaitJobRequest\x1a\x17.mip.v1.WaitJobResponse\"\x10\xa2\x9f\x19\x08\x08\x04\x12\x04name\xc0\x9f\x19\x01\x12R\n\tCancelJob\x12\x18.mip.v1.CancelJobRequest\x1a\x19.mip.v1.CancelJobResponse\"\x10\xa2\x9f\x19\x08\x08\x06\x12\x04name\xc0\x9f\x19\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,13 +49,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELJOBREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CANCELJOBREQUEST'].fields_by_name['request_id']._serialized_options = b'\252\237\031\004\010$\030\007'
   _globals['_JOBSERVICE'].methods_by_name['ListJobs']._loaded_options = None
-  _globals['_JOBSERVICE'].methods_by_name['ListJobs']._serialized_options = b'\242\237\031\n\010\004\022\006parent'
+  _globals['_JOBSERVICE'].methods_by_name['ListJobs']._serialized_options = b'\242\237\031\n\010\004\022\006parent\300\237\031\001'
   _globals['_JOBSERVICE'].methods_by_name['GetJob']._loaded_options = None
-  _globals['_JOBSERVICE'].methods_by_name['GetJob']._serialized_options = b'\242\237\031\010\010\004\022\004name'
+  _globals['_JOBSERVICE'].methods_by_name['GetJob']._serialized_options = b'\242\237\031\010\010\004\022\004name\300\237\031\001'
   _globals['_JOBSERVICE'].methods_by_name['WaitJob']._loaded_options = None
-  _globals['_JOBSERVICE'].methods_by_name['WaitJob']._serialized_options = b'\242\237\031\010\010\004\022\004name'
+  _globals['_JOBSERVICE'].methods_by_name['WaitJob']._serialized_options = b'\242\237\031\010\010\004\022\004name\300\237\031\001'
   _globals['_JOBSERVICE'].methods_by_name['CancelJob']._loaded_options = None
-  _globals['_JOBSERVICE'].methods_by_name['CancelJob']._serialized_options = b'\242\237\031\010\010\006\022\004name'
+  _globals['_JOBSERVICE'].methods_by_name['CancelJob']._serialized_options = b'\242\237\031\010\010\006\022\004name\300\237\031\001'
   _globals['_LISTJOBSREQUEST']._serialized_start=109
   _globals['_LISTJOBSREQUEST']._serialized_end=240
   _globals['_LISTJOBSRESPONSE']._serialized_start=242
@@ -73,5 +73,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELJOBRESPONSE']._serialized_start=682
   _globals['_CANCELJOBRESPONSE']._serialized_end=732
   _globals['_JOBSERVICE']._serialized_start=735
-  _globals['_JOBSERVICE']._serialized_end=1051
+  _globals['_JOBSERVICE']._serialized_end=1067
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,14 @@ class Permission(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PERMISSION_ADMIN: _ClassVar[Permission]
     PERMISSION_SERVER_ADMIN: _ClassVar[Permission]
 
+class Level(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEVEL_UNSPECIFIED: _ClassVar[Level]
+    LEVEL_CORE: _ClassVar[Level]
+    LEVEL_HISTORY: _ClassVar[Level]
+    LEVEL_ACCESS: _ClassVar[Level]
+    LEVEL_GRAPH: _ClassVar[Level]
+
 class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FORMAT_UNSPECIFIED: _ClassVar[Format]
@@ -43,6 +51,11 @@ PERMISSION_READ: Permission
 PERMISSION_WRITE: Permission
 PERMISSION_ADMIN: Permission
 PERMISSION_SERVER_ADMIN: Permission
+LEVEL_UNSPECIFIED: Level
+LEVEL_CORE: Level
+LEVEL_HISTORY: Level
+LEVEL_ACCESS: Level
+LEVEL_GRAPH: Level
 FORMAT_UNSPECIFIED: Format
 FORMAT_ID: Format
 FORMAT_CUBE_NAME: Format
@@ -59,6 +72,8 @@ FORMAT_COMMIT_NAME: Format
 FORMAT_LABEL_KEY: Format
 AUTH_FIELD_NUMBER: _ClassVar[int]
 auth: _descriptor.FieldDescriptor
+LEVEL_FIELD_NUMBER: _ClassVar[int]
+level: _descriptor.FieldDescriptor
 LIMIT_FIELD_NUMBER: _ClassVar[int]
 limit: _descriptor.FieldDescriptor
 REASON_FIELD_NUMBER: _ClassVar[int]

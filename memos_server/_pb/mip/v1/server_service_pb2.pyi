@@ -25,7 +25,7 @@ class GetCapabilitiesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetCapabilitiesResponse(_message.Message):
-    __slots__ = ("protocol_version", "server_name", "server_version", "services", "features", "payloads", "extension_types", "unknown_fields", "embedding_models", "limits", "audience", "notices")
+    __slots__ = ("protocol_version", "server_name", "server_version", "services", "features", "payloads", "extension_types", "unknown_fields", "embedding_models", "limits", "audience", "notices", "levels")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVER_NAME_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class GetCapabilitiesResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     NOTICES_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: str
     server_name: str
     server_version: str
@@ -50,7 +51,8 @@ class GetCapabilitiesResponse(_message.Message):
     limits: Limits
     audience: str
     notices: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol_version: _Optional[str] = ..., server_name: _Optional[str] = ..., server_version: _Optional[str] = ..., services: _Optional[_Iterable[str]] = ..., features: _Optional[_Iterable[str]] = ..., payloads: _Optional[_Iterable[str]] = ..., extension_types: _Optional[_Iterable[str]] = ..., unknown_fields: _Optional[_Union[UnknownFields, str]] = ..., embedding_models: _Optional[_Iterable[_Union[EmbeddingModel, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., audience: _Optional[str] = ..., notices: _Optional[_Iterable[str]] = ...) -> None: ...
+    levels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol_version: _Optional[str] = ..., server_name: _Optional[str] = ..., server_version: _Optional[str] = ..., services: _Optional[_Iterable[str]] = ..., features: _Optional[_Iterable[str]] = ..., payloads: _Optional[_Iterable[str]] = ..., extension_types: _Optional[_Iterable[str]] = ..., unknown_fields: _Optional[_Union[UnknownFields, str]] = ..., embedding_models: _Optional[_Iterable[_Union[EmbeddingModel, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., audience: _Optional[str] = ..., notices: _Optional[_Iterable[str]] = ..., levels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EmbeddingModel(_message.Message):
     __slots__ = ("name", "dimension", "max_tokens", "available", "is_default", "runtime")
