@@ -60,12 +60,14 @@ lint-imports: .venv/.setup-dev ## Check which part imports which (.importlinter)
 proto: .venv/.setup-dev ## Generate code and tables from protos/ (needs npm)
 	@tools/gen.sh
 	@$(BIN)/python tools/gen_error_docs.py
+	@$(BIN)/python tools/gen_requirements.py
 	@$(BIN)/python tools/gen_sync_client.py
 
 .PHONY: check-proto
 check-proto: .venv/.setup-dev ## Check that generating again changes no byte (needs npm)
 	@tools/gen.sh --check
 	@$(BIN)/python tools/gen_error_docs.py --check
+	@$(BIN)/python tools/gen_requirements.py --check
 	@$(BIN)/python tools/gen_sync_client.py --check
 
 .PHONY: bench

@@ -1,0 +1,5 @@
+"""`python -m mip_conformance`."""
+
+from mip_conformance.cli import main
+
+main()

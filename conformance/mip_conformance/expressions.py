@@ -1,0 +1,211 @@
+"""Expressions in cases: CEL with functions of this suite, and texts that hold such expressions."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import struct
+import uuid
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import cel
+
+from mip_conformance.contract import message_class
+from mip_conformance.values import jsonable, message_of, plain
+
+Variables = Mapping[str, Any]
+_OPEN = "${"
+
+
+class ExpressionError(Exception):
+    """An expression that cannot be evaluated: a mistake of the case, or an answer that lacks what it names."""
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _field(number: int, content: bytes | str) -> bytes:
+    data = content.encode() if isinstance(content, str) else content
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _floats(numbers: list[float]) -> bytes:
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+def _sorted(items: list[Any]) -> list[Any]:
+    return sorted(items)
+
+
+def _distinct(items: list[Any]) -> list[Any]:
+    seen: list[Any] = []
+    known: set[str] = set()
+    for item in items:
+        key = json.dumps(jsonable(item), sort_keys=True)
+        if key not in known:
+            known.add(key)
+            seen.append(item)
+    return seen
+
+
+def _parse(name: str, data: bytes) -> dict[str, Any]:
+    return plain(message_class(name).FromString(data))
+
+
+def _wire(name: str, fields: dict[str, Any]) -> bytes:
+    return message_of(message_class(name), fields).SerializeToString(deterministic=True)
+
+
+def _sha256(data: bytes | str) -> bytes:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).digest()
+
+
+FUNCTIONS: dict[str, Any] = {
+    # Bytes.
+    "sha256": _sha256,
+    "hex": lambda data: data.hex(),
+    "unhex": bytes.fromhex,
+    "base64": lambda data: base64.b64encode(data).decode(),
+    "joined": lambda parts: b"".join(parts),
+    "zeros": lambda count: bytes(count),
+    "slice": lambda value, low, high: value[low:high],
+    "floats": _floats,
+    # Messages: to and from the wire, and fields that a message class does not have.
+    "wire": _wire,
+    "parse": _parse,
+    "field": _field,
+    # Lists and texts.
+    "sorted": _sorted,
+    "distinct": _distinct,
+    "flatten": lambda lists: [item for items in lists for item in items],
+    "range": lambda count: list(range(count)),
+    "sum": sum,
+    "pairs": lambda items: [list(pair) for pair in zip(items, items[1:], strict=False)],
+    "zipped": lambda one, other: [list(pair) for pair in zip(one, other, strict=True)],
+    "reversed": lambda items: items[::-1],
+    "repeated": lambda text, count: text * count,
+    "joined_text": lambda parts, between: between.join(parts),
+    "split": lambda text, between: text.split(between),
+    "replaced": lambda text, old, new: text.replace(old, new),
+    "lower": lambda text: text.lower(),
+    "json": json.loads,
+    "to_json": lambda value: json.dumps(jsonable(value), ensure_ascii=False),
+    "merged": lambda one, other: {**one, **other},
+    # Ids.
+    "uuid": lambda: str(uuid.uuid4()),
+}
+
+
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> Any:
+    try:
+        return cel.compile(expression)
+    except Exception as error:
+        raise ExpressionError(f"{expression}: {error}") from None
+
+
+def evaluate(expression: str, variables: Variables, functions: Mapping[str, Any] | None = None) -> Any:
+    """Returns the value of an expression.
+
+    Args:
+        expression: CEL.
+        variables: What it sees.
+        functions: Functions beside FUNCTIONS.
+
+    Raises:
+        ExpressionError: It does not parse, or names what is not there.
+    """
+    context = cel.Context()
+    for name, function in FUNCTIONS.items():
+        context.add_function(name, function)
+    for name, function in (functions or {}).items():
+        context.add_function(name, function)
+    for name in _names(expression):
+        if name in variables:
+            context.add_variable(name, variables[name])
+    try:
+        return _compiled(expression).execute(context)
+    except ExpressionError:
+        raise
+    except Exception as error:
+        raise ExpressionError(f"{expression}: {type(error).__name__}: {error}") from None
+
+
+@lru_cache(maxsize=4096)
+def _names(expression: str) -> frozenset[str]:
+    """Returns the words of an expression: of all variables, only those that it may name are handed to it."""
+    return frozenset(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", expression))
+
+
+@lru_cache(maxsize=4096)
+def _pieces(text: str) -> tuple[tuple[bool, str], ...]:
+    """Splits a template into (is an expression, text)."""
+    found: list[tuple[bool, str]] = []
+    at = 0
+    while (begin := text.find(_OPEN, at)) >= 0:
+        if begin > at:
+            found.append((False, text[at:begin]))
+        end = _end_of(text, begin + len(_OPEN))
+        found.append((True, text[begin + len(_OPEN) : end]))
+        at = end + 1
+    if at < len(text) or not found:
+        found.append((False, text[at:]))
+    return tuple(found)
+
+
+def _end_of(text: str, at: int) -> int:
+    depth, quote = 0, ""
+    while at < len(text):
+        char = text[at]
+        if quote:
+            if char == "\\":
+                at += 1
+            elif char == quote:
+                quote = ""
+        elif char in "\"'":
+            quote = char
+        elif char == "{":
+            depth += 1
+        elif char == "}":
+            if depth == 0:
+                return at
+            depth -= 1
+        at += 1
+    raise ExpressionError(f"{text}: an expression does not end")
+
+
+def filled(template: Any, variables: Variables, functions: Mapping[str, Any] | None = None) -> Any:
+    """Returns a value with the expressions in its texts replaced by their values.
+
+    A key that ends in `?` is left out where its value is null.
+    """
+    if isinstance(template, str):
+        pieces = _pieces(template)
+        if len(pieces) == 1:
+            is_expression, text = pieces[0]
+            return evaluate(text, variables, functions) if is_expression else text
+        parts = [evaluate(text, variables, functions) if is_expression else text for is_expression, text in pieces]
+        return "".join(part if isinstance(part, str) else str(jsonable(part)) for part in parts)
+    if isinstance(template, dict):
+        out = {}
+        for key, value in template.items():
+            made = filled(value, variables, functions)
+            if key.endswith("?"):
+                if made is None:
+                    continue
+                key = key[:-1]
+            out[key] = made
+        return out
+    if isinstance(template, list):
+        return [filled(item, variables, functions) for item in template]
+    return template
