@@ -15,10 +15,13 @@ from typing import Any
 import cel
 
 from mip_conformance.contract import message_class
-from mip_conformance.values import jsonable, message_of, plain
+from mip_conformance.values import jsonable, message_of, nanoseconds, plain
 
 Variables = Mapping[str, Any]
 _OPEN = "${"
+_LENGTH_DELIMITED = 2
+_FIXED = {1: 8, 5: 4}
+"""Bytes of the wire types of fixed length."""
 
 
 class ExpressionError(Exception):
@@ -37,6 +40,52 @@ def _varint(number: int) -> bytes:
 def _field(number: int, content: bytes | str) -> bytes:
     data = content.encode() if isinstance(content, str) else content
     return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _fields(data: bytes) -> list[tuple[int, Any]]:
+    """Returns the fields of a message as they stand on the wire: number, and the bytes of a length-delimited one.
+
+    Raises:
+        ValueError: The bytes are no message.
+    """
+    found: list[tuple[int, Any]] = []
+    at = 0
+    while at < len(data):
+        key, at = _read_varint(data, at)
+        value: Any = None
+        if key & 7 == 0:
+            value, at = _read_varint(data, at)
+        elif key & 7 == _LENGTH_DELIMITED:
+            length, at = _read_varint(data, at)
+            value, at = data[at : at + length], at + length
+        elif key & 7 in _FIXED:
+            at += _FIXED[key & 7]
+            value = data[at - _FIXED[key & 7] : at]
+        else:
+            raise ValueError(f"wire type {key & 7}")
+        found.append((key >> 3, value))
+    if at != len(data):
+        raise ValueError("the last field is cut off")
+    return found
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        if at >= len(data):
+            raise ValueError("a number is cut off")
+        number |= (data[at] & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+        if data[at - 1] < 0x80:
+            return number, at
+
+
+def _field_numbers(data: bytes) -> list[int]:
+    return [number for number, _ in _fields(data)]
+
+
+def _field_values(data: bytes, number: int) -> list[Any]:
+    return [value for one, value in _fields(data) if one == number]
 
 
 def _floats(numbers: list[float]) -> bytes:
@@ -84,7 +133,10 @@ FUNCTIONS: dict[str, Any] = {
     "wire": _wire,
     "parse": _parse,
     "field": _field,
+    "field_numbers": _field_numbers,
+    "field_values": _field_values,
     # Lists and texts.
+    "nanoseconds": nanoseconds,
     "sorted": _sorted,
     "distinct": _distinct,
     "flatten": lambda lists: [item for items in lists for item in items],

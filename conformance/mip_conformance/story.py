@@ -280,8 +280,14 @@ class Story:
         who = self._fill(alias, variables) if alias else ""
         return str(who)
 
-    def _enough(self, expression: str, variables: dict[str, Any]) -> Callable[[list[dict[str, Any]]], bool]:
-        return lambda frames: self._true(expression, {**variables, "frames": frames})
+    def _enough(
+        self, expression: str, variables: dict[str, Any], stream: Stream | None = None
+    ) -> Callable[[list[dict[str, Any]]], bool]:
+        def enough(frames: list[dict[str, Any]]) -> bool:
+            ended = stream is not None and stream.ended is not None
+            return self._true(expression, {**variables, "frames": frames, "ended": ended})
+
+        return enough
 
     def _do_open(self, opened: Any, variables: dict[str, Any]) -> Any:
         rpc = rpcs()[self._fill(opened.rpc, variables)]
@@ -303,7 +309,7 @@ class Story:
     def _do_receive(self, receive: Any, variables: dict[str, Any]) -> Any:
         stream = self._stream(receive.stream, variables)
         within = receive.within or 10.0
-        enough = self._enough(receive.until, variables) if receive.until else None
+        enough = self._enough(receive.until, variables, stream) if receive.until else None
         came = stream.receive(enough, within)
         answer = stream.ended or Answer()
         answer.frames = stream.frames

@@ -62,6 +62,15 @@ def timestamp_text(seconds: int, nanos: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
 
 
+def nanoseconds(text: str) -> int:
+    """Returns the nanoseconds since 1970 of a time as `timestamp_text` writes it; 0 for another text."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        return 0
+    moment = datetime.datetime.fromisoformat(f"{match[1]}+00:00") - _EPOCH
+    return (moment.days * 86_400 + moment.seconds) * 1_000_000_000 + int((match[2] or "").ljust(9, "0"))
+
+
 def same_text(expected: str, actual: str) -> bool:
     """Tells whether two texts are equal, or the same moment written with other digits."""
     if expected == actual:

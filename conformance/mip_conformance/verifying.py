@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mip_conformance.contract import message_class
-from mip_conformance.values import plain
+from mip_conformance.values import nanoseconds, plain
 
 Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
 """Makes a call and returns its response; raises for an error."""
 
 _PAGE = 1000
+_SALT_BYTES = 32
+_ACTIVE = "MEMORY_STATE_ACTIVE"
 _PURGED = "MEMORY_STATE_PURGED"
+_MICROSECOND = 1_000
 
 
 def sha256(*parts: bytes) -> bytes:
     """Returns the SHA-256 of bytes, one after the other."""
     return hashlib.sha256(b"".join(parts)).digest()
+
+
+def changes_digest(changes: Iterable[bytes]) -> bytes:
+    """Returns the changes digest of a commit.
+
+    Args:
+        changes: The exact bytes of its changes, in their order.
+    """
+    return sha256(*(sha256(change) for change in changes))
+
+
+def commitment(salt: bytes, payload: bytes) -> bytes:
+    """Returns the commitment to a content."""
+    return sha256(salt, sha256(payload))
 
 
 def verified(cube: str, ask: Ask) -> dict[str, Any]:
@@ -38,14 +55,15 @@ def verified(cube: str, ask: Ask) -> dict[str, Any]:
     for revision in range(1, head["revision"] + 1):
         name = f"{cube}/commits/{revision}"
         sealed = ask("CubeService.GetCommit", {"name": name, "view": "VIEW_SEALED"})["sealed_header"]
+        digest = sha256(sealed)
         header = plain(message_class("CommitHeader").FromString(sealed))
         findings += _header_findings(header, revision, commits, digests)
-        digests.append(sha256(sealed))
+        digests.append(digest)
         commits.append(header)
         exact = _sealed_changes(name, ask)
         if header["change_count"] != len(exact):
             findings.append(f"commit {revision}: change_count is {header['change_count']}, there are {len(exact)}")
-        if header["changes_digest"] != sha256(*(sha256(change) for change in exact)):
+        if header["changes_digest"] != changes_digest(exact):
             findings.append(f"commit {revision}: changes_digest does not fit the changes")
         parsed = [plain(message_class("Change").FromString(change)) for change in exact]
         changes.append(parsed)
@@ -53,7 +71,11 @@ def verified(cube: str, ask: Ask) -> dict[str, Any]:
             findings += _replayed(change, items, f"commit {revision}, change {place}")
     if digests and head["head_digest"] != digests[-1]:
         findings.append("the cube's head_digest is not the digest of its newest commit")
-    findings += _content_findings(cube, items, ask)
+    if commits and head["uid"] != commits[0]["cube_uid"]:
+        findings.append("the cube_uid of the log is not the cube's uid")
+    # The memories of a deleted cube cannot be read; its log can.
+    contents = _contents(cube, items, ask) if head["state"] == _ACTIVE else []
+    findings += _content_findings(contents, items)
     return {
         "head_revision": head["revision"],
         "head_digest": digests[-1] if digests else b"",
@@ -61,6 +83,7 @@ def verified(cube: str, ask: Ask) -> dict[str, Any]:
         "commits": commits,
         "changes": changes,
         "digests": digests,
+        "contents": contents,
         "findings": findings,
     }
 
@@ -89,8 +112,8 @@ def _header_findings(
         findings.append(f"commit {revision}: parent_digest is not the digest of the commit before")
     if "create_time" not in header:
         findings.append(f"commit {revision}: it has no create_time")
-    elif before and header["create_time"] <= before[-1].get("create_time", ""):
-        findings.append(f"commit {revision}: create_time is not later than that of the commit before")
+    elif before and nanoseconds(header["create_time"]) < nanoseconds(before[-1].get("create_time", "")) + _MICROSECOND:
+        findings.append(f"commit {revision}: create_time is not a microsecond later than that of the commit before")
     if before and header["cube_uid"] != before[0]["cube_uid"]:
         findings.append(f"commit {revision}: cube_uid is not that of the first commit")
     return findings
@@ -109,17 +132,23 @@ def _replayed(change: dict[str, Any], items: dict[str, tuple[bytes, str, str]], 
     return findings
 
 
-def _content_findings(cube: str, items: dict[str, tuple[bytes, str, str]], ask: Ask) -> list[str]:
+def _contents(cube: str, items: Mapping[str, tuple[bytes, str, str]], ask: Ask) -> list[dict[str, Any]]:
+    """Returns what is stored of each memory that is not purged: uid, name, payload and salt."""
+    found = []
+    for uid, (_, state, name) in items.items():
+        if name.startswith("memories/") and state != _PURGED:
+            sealed = ask("MemoryService.GetMemory", {"name": f"{cube}/{name}", "view": "VIEW_SEALED"}).get("sealed", {})
+            found.append(
+                {"uid": uid, "name": name, "payload": sealed.get("payload", b""), "salt": sealed.get("salt", b"")}
+            )
+    return found
+
+
+def _content_findings(contents: Iterable[Mapping[str, Any]], items: Mapping[str, tuple[bytes, str, str]]) -> list[str]:
     findings = []
-    for commitment, state, name in items.values():
-        if not name.startswith("memories/"):
-            continue
-        if state == _PURGED:
-            continue
-        answer = ask("MemoryService.GetMemory", {"name": f"{cube}/{name}", "view": "VIEW_SEALED"})
-        sealed = answer["sealed"]
-        if len(sealed["salt"]) != 32:
-            findings.append(f"{name}: its salt has {len(sealed['salt'])} bytes instead of 32")
-        if sha256(sealed["salt"], sha256(sealed["payload"])) != commitment:
-            findings.append(f"{name}: the commitment of what is stored is not that of the log")
+    for content in contents:
+        if len(content["salt"]) != _SALT_BYTES:
+            findings.append(f"{content['name']}: its salt has {len(content['salt'])} bytes instead of {_SALT_BYTES}")
+        if commitment(content["salt"], content["payload"]) != items[content["uid"]][0]:
+            findings.append(f"{content['name']}: the commitment of what is stored is not that of the log")
     return findings
