@@ -70,6 +70,11 @@ check-proto: .venv/.setup-dev ## Check that generating again changes no byte (ne
 	@$(BIN)/python tools/gen_requirements.py --check
 	@$(BIN)/python tools/gen_sync_client.py --check
 
+.PHONY: foreign-clients
+foreign-clients: .venv/.setup-test ## Run the core flow through grpcurl and generated Go and TypeScript stubs (needs Go and npm)
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" conformance/clients/build.sh
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" MEMOS_FOREIGN_CLIENTS=1 $(BIN)/pytest tests/e2e/test_foreign_clients.py
+
 .PHONY: bench
 bench: .venv/.setup-dev ## Measure speed beside limits and rivals (15 minutes); BENCH="--only get --quick --data DIR"
 	@mkdir -p build
