@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import re
 import struct
@@ -115,6 +116,35 @@ def _wire(name: str, fields: dict[str, Any]) -> bytes:
     return message_of(message_class(name), fields).SerializeToString(deterministic=True)
 
 
+def _moved(message: Any, path: str, old: str, new: str) -> Any:
+    """Returns a message in which the text at a path has `old` replaced by `new`.
+
+    The path is that of a field, such as `memory.name`, `names[0]`, `relations[1].source`. `[+]` stands for a new last
+    element of a list: a copy of the one that was last.
+    """
+    return _moved_at(message, path.replace("[", ".[").split("."), old, new)
+
+
+def _moved_at(message: Any, steps: list[str], old: str, new: str) -> Any:
+    if not steps:
+        if not isinstance(message, str) or old not in message:
+            raise ExpressionError(f"moved: {message!r} does not hold {old!r}")
+        return message.replace(old, new)
+    step, rest = steps[0], steps[1:]
+    if not step.startswith("["):
+        return {**message, step: _moved_at(message[step], rest, old, new)}
+    place = step[1:-1]
+    items = [*message, message[-1]] if place == "+" else list(message)
+    at = len(items) - 1 if place == "+" else int(place)
+    items[at] = _moved_at(items[at], rest, old, new)
+    return items
+
+
+def _base64url(data: bytes | str) -> str:
+    raw = data.encode() if isinstance(data, str) else data
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
 def _sha256(data: bytes | str) -> bytes:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).digest()
 
@@ -125,6 +155,9 @@ FUNCTIONS: dict[str, Any] = {
     "hex": lambda data: data.hex(),
     "unhex": bytes.fromhex,
     "base64": lambda data: base64.b64encode(data).decode(),
+    "base64url": _base64url,
+    "unbase64url": lambda text: base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)),
+    "hmac_sha256": lambda key, data: hmac.digest(key, data.encode() if isinstance(data, str) else data, "sha256"),
     "joined": lambda parts: b"".join(parts),
     "zeros": lambda count: bytes(count),
     "slice": lambda value, low, high: value[low:high],
@@ -153,6 +186,7 @@ FUNCTIONS: dict[str, Any] = {
     "json": json.loads,
     "to_json": lambda value: json.dumps(jsonable(value), ensure_ascii=False),
     "merged": lambda one, other: {**one, **other},
+    "moved": _moved,
     # Ids.
     "uuid": lambda: str(uuid.uuid4()),
 }
