@@ -36,6 +36,7 @@ class Answer:
         metadata: Its metadata.
         violations: The paths that the violations of BadRequest name.
         details: The names of the details' types.
+        detail_values: Their values, serialized: equal answers have equal ones.
         retry_seconds: The delay of RetryInfo, None without one.
         response: The response, None for an error or a stream.
         frames: The frames of a stream.
@@ -50,6 +51,7 @@ class Answer:
     metadata: dict[str, str] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
+    detail_values: list[bytes] = field(default_factory=list)
     retry_seconds: float | None = None
     response: dict[str, Any] | None = None
     frames: list[dict[str, Any]] = field(default_factory=list)
@@ -65,6 +67,7 @@ class Answer:
             "metadata": self.metadata,
             "violations": self.violations,
             "details": self.details,
+            "detail_values": self.detail_values,
             "retry_seconds": self.retry_seconds,
         }
 
@@ -108,6 +111,7 @@ def _read_details(status: status_pb2.Status, answer: Answer) -> None:
     for detail in status.details:
         name = detail.type_url.rpartition("/")[2]
         answer.details.append(name)
+        answer.detail_values.append(detail.value)
         if name == "google.rpc.ErrorInfo":
             info = error_details_pb2.ErrorInfo.FromString(detail.value)
             answer.reason, answer.domain, answer.metadata = info.reason, info.domain, dict(info.metadata)
