@@ -12,6 +12,8 @@ from google.protobuf import json_format
 
 from mip_conformance.contract import rpcs, suite_class
 from mip_conformance.expressions import evaluate, filled
+from mip_conformance.limits import limits
+from mip_conformance.open_services import open_rpcs
 from mip_conformance.values import whole
 
 _ACTIONS = ("call", "open", "receive", "cancel", "parallel", "repeat", "check", "let", "verify")
@@ -128,6 +130,8 @@ def _needed(case: Any, file: str) -> tuple[str, ...]:
             name = getattr(step, action).rpc
             if "${" in name:
                 continue
+            if name in open_rpcs():
+                continue
             if name not in rpcs():
                 raise SuiteError(f"{file}: {case.name}: there is no RPC {name}")
             found[name] = None
@@ -141,7 +145,10 @@ def _needed(case: Any, file: str) -> tuple[str, ...]:
 
 
 def _checks_of(suite: Any, file: str) -> Iterator[Check]:
-    described = {"rpcs": [rpc.described() for rpc in rpcs().values()]}
+    described = {
+        "rpcs": [rpc.described() for rpc in rpcs().values()],
+        "limits": [limit.described() for limit in limits()],
+    }
     for case in suite.cases:
         if not case.steps or not case.requirements:
             raise SuiteError(f"{file}: {case.name}: a case needs steps and requirements")

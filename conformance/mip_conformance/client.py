@@ -16,7 +16,8 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from mip_conformance.contract import Rpc, rpcs
+from mip_conformance.contract import Rpc
+from mip_conformance.open_services import callable_rpcs
 from mip_conformance.values import as_json, plain
 
 _SHOWN = 4000
@@ -330,7 +331,7 @@ def reproduction(trace: Trace, address: str, *, tls: bool) -> str:
         address: The server's.
         tls: Whether the connection was encrypted.
     """
-    rpc = rpcs()[trace.rpc]
+    rpc = callable_rpcs()[trace.rpc]
     parts = ["grpcurl"] + ([] if tls else ["-plaintext"])
     if trace.as_ != "nobody":
         parts.append('-H "authorization: Bearer $TOKEN"')

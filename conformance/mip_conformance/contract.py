@@ -121,13 +121,14 @@ def _options_class(name: str) -> type[Message]:
     return message_factory.GetMessageClass(pool().FindMessageTypeByName(f"google.protobuf.{name}"))
 
 
-def _option(owner: Any, kind: str, extension: str) -> Any:
+def option(owner: Any, kind: str, extension: str) -> Any:
     """Returns a custom option, read anew in this pool: generated options know none of its extensions."""
     options = _options_class(kind).FromString(owner.GetOptions().SerializeToString())
     return options.Extensions[pool().FindExtensionByName(f"mip.v1.{extension}")]  # type: ignore[no-untyped-call]
 
 
-def _enum_name(enum: str, number: int) -> str:
+def enum_name(enum: str, number: int) -> str:
+    """Returns the name of a value of an enum of `mip.v1`."""
     return str(pool().FindEnumTypeByName(f"mip.v1.{enum}").values_by_number[number].name)
 
 
@@ -147,7 +148,7 @@ def rpcs() -> Mapping[str, Rpc]:
 
 def _rpc(method: MethodDescriptor) -> Rpc:
     service = method.containing_service
-    auth = _option(method, "MethodOptions", "auth")
+    auth = option(method, "MethodOptions", "auth")
     return Rpc(
         rpc=f"{service.name}.{method.name}",
         service=service.full_name,
@@ -157,8 +158,8 @@ def _rpc(method: MethodDescriptor) -> Rpc:
         response=message_factory.GetMessageClass(method.output_type),
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
-        level=_enum_name("Level", _option(method, "MethodOptions", "level")).removeprefix("LEVEL_").lower(),
-        permission=_enum_name("Permission", auth.permission),
+        level=enum_name("Level", option(method, "MethodOptions", "level")).removeprefix("LEVEL_").lower(),
+        permission=enum_name("Permission", auth.permission),
         resource_fields=tuple(auth.resource_fields),
     )
 
@@ -176,6 +177,6 @@ def reasons() -> Mapping[str, Reason]:
     found = {}
     for value in pool().FindEnumTypeByName("mip.v1.ErrorReason").values:
         if value.number:
-            rule = _option(value, "EnumValueOptions", "reason")
+            rule = option(value, "EnumValueOptions", "reason")
             found[value.name.removeprefix("ERROR_REASON_")] = Reason(rule.code, rule.retryable)
     return found
