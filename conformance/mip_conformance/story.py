@@ -223,7 +223,7 @@ class Story:
             answer = self._once(rpc, call, variables)
             if not call.retry_until:
                 break
-            if answer.code == "OK" and self._true(call.retry_until, {**variables, "response": answer.response}):
+            if self._true(call.retry_until, {**variables, "response": answer.response, **answer.described()}):
                 break
             if time.monotonic() >= until:
                 raise CheckFailed(f"{name}: after {call.within or 10.0:.0f} s still not: {call.retry_until}")
