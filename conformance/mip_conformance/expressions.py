@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 import re
 import struct
@@ -175,7 +176,7 @@ FUNCTIONS: dict[str, Any] = {
     "flatten": lambda lists: [item for items in lists for item in items],
     "range": lambda count: list(range(count)),
     "sum": sum,
-    "pairs": lambda items: [list(pair) for pair in zip(items, items[1:], strict=False)],
+    "pairs": lambda items: [list(pair) for pair in itertools.pairwise(items)],
     "zipped": lambda one, other: [list(pair) for pair in zip(one, other, strict=True)],
     "reversed": lambda items: items[::-1],
     "repeated": lambda text, count: text * count,
@@ -183,6 +184,7 @@ FUNCTIONS: dict[str, Any] = {
     "split": lambda text, between: text.split(between),
     "replaced": lambda text, old, new: text.replace(old, new),
     "lower": lambda text: text.lower(),
+    "upper": lambda text: text.upper(),
     "json": json.loads,
     "to_json": lambda value: json.dumps(jsonable(value), ensure_ascii=False),
     "merged": lambda one, other: {**one, **other},
