@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -22,6 +23,8 @@ from mip_conformance.values import as_json, plain
 
 _SHOWN = 4000
 """Characters of a message that a trace keeps."""
+_SHOWN_FRAMES = 20
+"""Frames of a stream from the server that a trace keeps."""
 DEADLINE_S = 30.0
 
 
@@ -83,8 +86,9 @@ class Trace:
         requests: The requests as JSON, or `hex:…` for bytes that are sent as they are.
         code: The status code.
         reason: The reason.
-        message: The message, or the response as JSON.
+        message: The status message.
         elapsed: Seconds.
+        answers: What came back, as it was on the wire: the response, or the first frames of a stream.
     """
 
     rpc: str
@@ -94,6 +98,40 @@ class Trace:
     reason: str = ""
     message: str = ""
     elapsed: float = 0.0
+    answers: list[bytes] = field(default_factory=list)
+
+    def described(self) -> dict[str, Any]:
+        """Returns what a report holds of the call: `responses` are JSON, or `hex:…` for what does not parse."""
+        return {
+            "rpc": self.rpc,
+            "as": self.as_,
+            "requests": self.requests,
+            "code": self.code,
+            "reason": self.reason,
+            "message": self.message,
+            "responses": [_answer_text(self.rpc, data) for data in self.answers],
+            "seconds": round(self.elapsed, 4),
+        }
+
+    def note(self, data: bytes) -> None:
+        """Keeps what came back, as far as a report shows it."""
+        if len(self.answers) < _SHOWN_FRAMES:
+            self.answers.append(data)
+
+
+def _answer_text(name: str, data: bytes) -> str:
+    try:
+        message = callable_rpcs()[name].response.FromString(data)
+    except DecodeError:
+        return f"hex:{data[: _SHOWN // 2].hex()}"
+    if name == "AccessService.IssueToken" and "token" in message.DESCRIPTOR.fields_by_name:
+        # Reports are handed around, and with --keep the token would still be good.
+        setattr(message, "token", "(left out of the report)")  # noqa: B010  the class is made at run time
+    try:
+        return shown(message)
+    except (ValueError, json_format.Error):
+        # It parses, and holds what JSON cannot say, such as a time before the year 1.
+        return f"hex:{data[: _SHOWN // 2].hex()}"
 
 
 def read_error(error: grpc.RpcError, answer: Answer) -> None:
@@ -149,6 +187,7 @@ class Stream:
         answer = Answer()
         try:
             for data in self._call:
+                self._trace.note(data)
                 self._queue.put(plain(self.rpc.response.FromString(data)))
         except grpc.RpcError as error:
             read_error(error, answer)
@@ -253,7 +292,7 @@ class Client:
         began = time.perf_counter()
         try:
             if rpc.server_streaming:
-                self._read_stream(rpc, requests[0], metadata, deadline, enough, answer)
+                self._read_stream(rpc, requests[0], metadata, trace, deadline, enough, answer)
             elif rpc.client_streaming:
                 frames = _abandoning(requests) if abandoned else iter(requests)
                 call = next(self._next).stream_unary(rpc.path).future(frames, metadata=metadata, timeout=deadline)
@@ -264,10 +303,10 @@ class Client:
                     call.cancel()
                     answer.code = "CANCELLED"
                 else:
-                    self._answered(rpc, call.result(), answer)
+                    self._answered(rpc, call.result(), trace, answer)
             else:
                 data = next(self._next).unary_unary(rpc.path)(requests[0], metadata=metadata, timeout=deadline)
-                self._answered(rpc, data, answer)
+                self._answered(rpc, data, trace, answer)
         except grpc.RpcError as error:
             read_error(error, answer)
         except grpc.FutureCancelledError:
@@ -277,7 +316,8 @@ class Client:
         trace.message = (answer.message or trace.message)[:_SHOWN]
         return answer
 
-    def _answered(self, rpc: Rpc, data: bytes, answer: Answer) -> None:
+    def _answered(self, rpc: Rpc, data: bytes, trace: Trace, answer: Answer) -> None:
+        trace.note(data)
         try:
             answer.response = plain(rpc.response.FromString(data))
         except DecodeError:
@@ -288,12 +328,14 @@ class Client:
         rpc: Rpc,
         request: bytes,
         metadata: Sequence[tuple[str, str]],
+        trace: Trace,
         deadline: float,
         enough: Callable[[list[dict[str, Any]]], bool] | None,
         answer: Answer,
     ) -> None:
         call = next(self._next).unary_stream(rpc.path)(request, metadata=metadata, timeout=deadline)
         for data in call:
+            trace.note(data)
             try:
                 answer.frames.append(plain(rpc.response.FromString(data)))
             except DecodeError:
@@ -336,10 +378,10 @@ def reproduction(trace: Trace, address: str, *, tls: bool) -> str:
     if trace.as_ != "nobody":
         parts.append('-H "authorization: Bearer $TOKEN"')
     data = "\n".join(trace.requests)
+    if data.startswith("hex:"):
+        return f"# bytes that grpcurl cannot send: {json.dumps(data[:200])}"
+    if any(request.endswith("…") for request in trace.requests):
+        return f"# a request too long for this report, {rpc.path[1:]}"
     parts.append("-d " + "'" + data.replace("'", "'\\''") + "'")
     parts += [address, rpc.path[1:]]
-    return (
-        " ".join(parts)
-        if not data.startswith("hex:")
-        else f"# bytes that grpcurl cannot send: {json.dumps(data[:200])}"
-    )
+    return " ".join(parts)

@@ -22,8 +22,8 @@ _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 def plain(message: Message) -> dict[str, Any]:
     """Returns a message as a map by field name.
 
-    Enums are their names (a number where it is unknown), bytes are bytes, Timestamps texts with nine digits of a second,
-    so that they compare as they sort. Absent messages, unset members of a oneof and unset optional fields are left out;
+    Enums are their names (a number where it is unknown), bytes are bytes, Timestamps texts with nine digits of a
+    second, so that they compare as they sort. Absent messages, unset members of a oneof and unset optional fields are left out;
     everything else has its default.
     """
     found: dict[str, Any] = {}
@@ -45,7 +45,10 @@ def _one(field: FieldDescriptor, value: Any) -> Any:
         if name == _TIMESTAMP:
             return timestamp_text(value.seconds, value.nanos)
         if name in ("google.protobuf.Duration", "google.protobuf.FieldMask"):
-            return json_format.MessageToDict(value)
+            try:
+                return json_format.MessageToDict(value)
+            except (ValueError, json_format.Error):
+                return plain(value)  # no duration, no mask: a server may send anything
         return plain(value)
     if field.enum_type is not None:
         known = field.enum_type.values_by_number.get(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mip_conformance import __version__
@@ -155,7 +155,7 @@ def level_results(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def passed(run: Run) -> bool:
-    """Tells whether the run is a success: no failure that is not known, nothing wrong with the run, some MUST exercised."""
+    """Tells whether the run is a success: no failure that is not known, nothing wrong with the run, a MUST exercised."""
     if run.problems or any(result.outcome == "failed" for result in run.results):
         return False
     verdicts = level_results(run)
@@ -208,6 +208,6 @@ def _check(result: Result, run: Run) -> dict[str, Any]:
     if result.outcome in ("failed", "warned", "known"):
         # Of what passed nobody reads the calls, and with them a report would be a hundred times as large.
         found["calls"] = [
-            asdict(trace) | {"reproduce": reproduction(trace, run.address, tls=run.tls)} for trace in result.traces
+            trace.described() | {"reproduce": reproduction(trace, run.address, tls=run.tls)} for trace in result.traces
         ]
     return found
