@@ -85,6 +85,8 @@ class Story:
             self._steps(self._check.case.steps, variables)
         except ExpressionError as error:
             raise CheckFailed(str(error)) from None
+        except KeyError as missing:
+            raise CheckFailed(f"cannot be exercised: an answer lacks {missing}") from None
         finally:
             for stream in self._streams.values():
                 stream.cancel()

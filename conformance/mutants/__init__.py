@@ -1,0 +1,1 @@
+"""The judge is judged: the reference server with one fault at a time, each of which the suite must find."""
