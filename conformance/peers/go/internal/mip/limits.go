@@ -11,17 +11,20 @@ import (
 	pb "mip.example/peer/gen/mip/v1"
 )
 
+// checker walks a message; exempt is the path of a field that need not be set.
+type checker struct{ exempt string }
+
 // Check finds the first field of a message that breaks its declared limit, its format or the range of a Timestamp. prefix
-// is the path of the message, empty for a request. partial names the top-level field of an update: what is required inside
-// of it is judged on the updated resource instead.
-func Check(message proto.Message, prefix, partial string) error {
-	if err := checkMessage(message.ProtoReflect(), prefix, partial, true); err != nil {
+// is the path of the message, empty for a request. exempt is the path of a field that need not be set although it is
+// declared so, because the request changes its neighbours alone.
+func Check(message proto.Message, prefix, exempt string) error {
+	if err := (checker{exempt}).message(message.ProtoReflect(), prefix); err != nil {
 		return err
 	}
 	return nil
 }
 
-func checkMessage(message protoreflect.Message, prefix, partial string, required bool) *Error {
+func (c checker) message(message protoreflect.Message, prefix string) *Error {
 	switch known := message.Interface().(type) {
 	case *timestamppb.Timestamp:
 		if err := known.CheckValid(); err != nil {
@@ -38,52 +41,51 @@ func checkMessage(message protoreflect.Message, prefix, partial string, required
 		if prefix != "" {
 			path = prefix + "." + path
 		}
-		within := required && (partial == "" || prefix != "" || path != partial)
-		if err := checkField(message, field, path, partial, required, within); err != nil {
+		if err := c.field(message, field, path); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkField checks a field; required says whether it may have to be set, within whether those inside of it may.
-func checkField(message protoreflect.Message, field protoreflect.FieldDescriptor, path, partial string, required, within bool) *Error {
+func (c checker) field(message protoreflect.Message, field protoreflect.FieldDescriptor, path string) *Error {
 	limit, _ := proto.GetExtension(field.Options(), pb.E_Limit).(*pb.Limit)
 	if !message.Has(field) {
-		if required && limit.GetRequired() {
-			return Field(pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED, path, "must be set")
-		}
-		return nil
+		return c.unset(limit, path)
 	}
 	value := message.Get(field)
 	if !field.IsList() {
-		return checkValue(value, field, limit, path, partial, required, within)
+		return c.value(value, field, limit, path)
 	}
 	list := value.List()
 	if most := limit.GetMaxItems(); most > 0 && list.Len() > int(most) {
 		return Field(pb.ErrorReason_ERROR_REASON_TOO_MANY_ITEMS, path, "has %d elements, at most %d are permitted", list.Len(), most)
 	}
 	for i := range list.Len() {
-		if err := checkValue(list.Get(i), field, limit, fmt.Sprintf("%s[%d]", path, i), partial, required, within); err != nil {
+		if err := c.value(list.Get(i), field, limit, fmt.Sprintf("%s[%d]", path, i)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func checkValue(value protoreflect.Value, field protoreflect.FieldDescriptor, limit *pb.Limit, path, partial string, required, within bool) *Error {
+func (c checker) unset(limit *pb.Limit, path string) *Error {
+	if limit.GetRequired() && path != c.exempt {
+		return Field(pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED, path, "must be set")
+	}
+	return nil
+}
+
+func (c checker) value(value protoreflect.Value, field protoreflect.FieldDescriptor, limit *pb.Limit, path string) *Error {
 	switch field.Kind() {
 	case protoreflect.MessageKind:
-		return checkMessage(value.Message(), path, partial, within)
+		return c.message(value.Message(), path)
 	case protoreflect.StringKind:
+		if value.String() == "" {
+			return c.unset(limit, path)
+		}
 		if err := checkSize(len(value.String()), limit, path); err != nil {
 			return err
-		}
-		if value.String() == "" {
-			if required && limit.GetRequired() {
-				return Field(pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED, path, "must not be empty")
-			}
-			return nil
 		}
 		return checkFormat(value.String(), limit.GetFormat(), path)
 	case protoreflect.BytesKind:

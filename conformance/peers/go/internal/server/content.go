@@ -15,22 +15,20 @@ import (
 	"mip.example/peer/internal/mip"
 )
 
-// lastContentField is the last field number of content; what stands around it begins after.
-const lastContentField = 31
+// isContent tells fields of the content from those that stand around it, whose numbers a payload must not hold.
+func isContent(number protowire.Number) bool { return number < 32 || number > 63 }
 
 // contentOf copies the content of a memory, without what stands around it. Unknown fields of the content stay.
 func contentOf(m *pb.Memory) *pb.Memory {
 	out := proto.Clone(m).(*pb.Memory)
 	message := out.ProtoReflect()
 	message.Range(func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if field.Number() > lastContentField {
+		if !isContent(field.Number()) {
 			message.Clear(field)
 		}
 		return true
 	})
-	message.SetUnknown(slices.Concat(unknownFields(message.GetUnknown(), func(number protowire.Number) bool {
-		return number <= lastContentField
-	})...))
+	message.SetUnknown(slices.Concat(unknownFields(message.GetUnknown(), isContent)...))
 	return out
 }
 

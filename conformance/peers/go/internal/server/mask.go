@@ -16,13 +16,13 @@ import (
 var around = []string{"sensitivity", "owner", "vectors"}
 
 // resolveMask gives the paths that an update changes, each of them checked. Without a mask: what is populated. `*` is all of
-// the content; `kept` says that unknown fields of the content are those of the request then too.
+// the content.
 func resolveMask(r *pb.UpdateMemoryRequest) (paths []string, err error) {
 	fields := r.Memory.ProtoReflect().Descriptor().Fields()
 	given := r.GetUpdateMask().GetPaths()
 	if len(given) == 1 && given[0] == "*" {
 		for i := range fields.Len() {
-			if field := fields.Get(i); field.Number() <= lastContentField {
+			if field := fields.Get(i); isContent(field.Number()) {
 				paths = append(paths, string(field.Name()))
 			}
 		}
@@ -49,7 +49,7 @@ func updatable(fields protoreflect.FieldDescriptors, path string) bool {
 		return fields.ByName("plaintext").Message().Fields().ByName(protoreflect.Name(name)) != nil
 	}
 	field := fields.ByName(protoreflect.Name(path))
-	return field != nil && (field.Number() <= lastContentField || slices.Contains(around, path))
+	return field != nil && (isContent(field.Number()) || slices.Contains(around, path))
 }
 
 // applyMask changes content as a request's paths say: a named field that is not set is cleared, a list replaced as a whole,
@@ -62,7 +62,7 @@ func applyMask(content *pb.Memory, r *pb.UpdateMemoryRequest, paths []string) {
 			applyWithin(content, asked, protoreflect.Name(name))
 			continue
 		}
-		if field := to.Descriptor().Fields().ByName(protoreflect.Name(path)); field.Number() <= lastContentField {
+		if field := to.Descriptor().Fields().ByName(protoreflect.Name(path)); isContent(field.Number()) {
 			move(from, to, field)
 		}
 	}
@@ -107,7 +107,15 @@ func applyUnknown(to protoreflect.Message, asked protoreflect.RawFields, mask []
 	to.SetUnknown(slices.Concat(append(kept, asked)...))
 }
 
-// named says whether a path, or one within it, is among those to change.
+// changesWithinPlaintext says whether an update names fields of plaintext, and not plaintext as a whole: then the text need
+// not be sent, and what the update makes is checked instead.
+func changesWithinPlaintext(r *pb.UpdateMemoryRequest) bool {
+	paths := r.GetUpdateMask().GetPaths()
+	within := func(path string) bool { return strings.HasPrefix(path, "plaintext.") }
+	return slices.ContainsFunc(paths, within) && !slices.Contains(paths, "plaintext")
+}
+
+// named says whether a path is among those to change.
 func named(paths []string, path string) bool { return slices.Contains(paths, path) }
 
 // checkUpdated checks declared limits on what an update made of content: what is required must be there now.

@@ -187,12 +187,9 @@ func (c *checkedStream) RecvMsg(into any) error {
 	if err := proto.Unmarshal(frame.data, message); err != nil {
 		return mip.Refuse(pb.ErrorReason_ERROR_REASON_MALFORMED_MESSAGE, "the message does not parse, or a string in it is not UTF-8")
 	}
-	partial := ""
-	switch message.(type) {
-	case *pb.UpdateMemoryRequest:
-		partial = "memory"
-	case *pb.UpdateCubeRequest:
-		partial = "cube"
+	exempt := ""
+	if update, ok := message.(*pb.UpdateMemoryRequest); ok && changesWithinPlaintext(update) {
+		exempt = "memory.plaintext.text"
 	}
-	return mip.Check(message, "", partial)
+	return mip.Check(message, "", exempt)
 }
