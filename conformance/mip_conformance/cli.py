@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from google.protobuf.message import DecodeError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -19,11 +20,14 @@ from rich.table import Table
 from mip_conformance import __version__
 from mip_conformance.cases import Check, SuiteError, all_checks, read_yaml
 from mip_conformance.contract import levels, rpcs
+from mip_conformance.records import RecordError, as_json, read
 from mip_conformance.reports import write_reports
 from mip_conformance.requirements import all_requirements, gaps
 from mip_conformance.running import KnownFailures, Runner, capabilities_of, levels_to_run
+from mip_conformance.story import CheckFailed, asker
 from mip_conformance.target import Target, TargetError, started
 from mip_conformance.verdicts import Result, Run, level_results, passed
+from mip_conformance.verifying import check_record, read_record
 
 FAILED, WRONG_USE, NO_SERVER = 1, 2, 3
 
@@ -226,6 +230,52 @@ def requirements(
         _err.print(f"[red]gap[/] {gap}", highlight=False)
     if missing:
         raise typer.Exit(WRONG_USE)
+
+
+@app.command()
+def record(
+    cube: Annotated[str, typer.Argument(help="The cube, cubes/{cube}.")],
+    out: Annotated[Path, typer.Option(help="The file to write, JSON.")],
+    target: Annotated[str, typer.Option(help="The server, HOST:PORT.")],
+    token: Annotated[str, typer.Option(envvar="MIP_TOKEN", help="A token that reads all of the cube.")] = "",
+    token_file: Annotated[Path | None, typer.Option(help="A file that holds the token.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="The certificates to trust, PEM.")] = None,
+) -> None:
+    """Write a cube's state record, its sealed bytes, to a file that `verify-record` checks without a server."""
+    try:
+        if token_file is not None:
+            token = token_file.read_text(encoding="utf-8").strip()
+        client = Target(target, token, tls_ca is not None, tls_ca).connect()
+        try:
+            capabilities = capabilities_of(client)
+            found = read_record(cube, asker(client, token))
+        finally:
+            client.close()
+        out.write_text(as_json(found, str(capabilities["server_name"])), encoding="utf-8")
+    except TargetError as error:
+        _stop(NO_SERVER, str(error))
+    except CheckFailed as error:
+        _stop(FAILED, str(error))
+    except OSError as error:
+        _stop(WRONG_USE, f"{error.filename}: {error.strerror}.")
+    _out.print(f"{cube}: {found.head_revision} commits, {len(found.contents)} memories", highlight=False)
+
+
+@app.command("verify-record")
+def verify_record(files: Annotated[list[Path], typer.Argument(help="Files that `record` wrote.")]) -> None:
+    """Verify state records: the chain of commits, the changes and what is stored. Exit status 1 when one does not fit."""
+    wrong = False
+    for file in files:
+        try:
+            found = check_record(read(file))
+        except (RecordError, DecodeError) as error:
+            _stop(WRONG_USE, str(error))
+        for finding in found["findings"]:
+            _out.print(f"{file}: {finding}", highlight=False, markup=False)
+        wrong = wrong or bool(found["findings"])
+        _out.print(f"{file}: revision {found['head_revision']}, head {found['head_digest'].hex()}", highlight=False)
+    if wrong:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -441,6 +441,27 @@ class Story:
         return filled(template, variables, self._functions)
 
 
+def asker(client: Client, token: str) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+    """Returns what makes a call by its name and returns its response, outside of any case.
+
+    Args:
+        client: The connection.
+        token: The caller's.
+    """
+
+    def ask(name: str, request: dict[str, Any]) -> dict[str, Any]:
+        rpc = rpcs()[name]
+        message = message_of(rpc.request, request)
+        trace = Trace(name, "", [shown(message)])
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        answer = client.call(rpc, [message.SerializeToString()], metadata, trace)
+        if answer.response is None:
+            raise CheckFailed(f"{name} was answered with {_outcome(answer)}")
+        return answer.response
+
+    return ask
+
+
 def _judge_error(name: str, answer: Answer) -> None:
     """Checks what holds for every error: MIP-ERRS-001 and 002."""
     if not answer.reason or answer.domain != "mip":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mip_conformance.contract import message_class
 from mip_conformance.values import nanoseconds, plain
@@ -38,6 +38,40 @@ def commitment(salt: bytes, payload: bytes) -> bytes:
     return sha256(salt, sha256(payload))
 
 
+class Content(NamedTuple):
+    """What is stored of a memory.
+
+    Attributes:
+        name: Its name within the cube, `memories/{memory}`.
+        payload: The sealed bytes.
+        salt: The salt that they are committed to under.
+    """
+
+    name: str
+    payload: bytes
+    salt: bytes
+
+
+class Record(NamedTuple):
+    """A cube as its server sends it, byte for byte: its state record.
+
+    Attributes:
+        uid: The cube's uid.
+        head_revision: The revision of its head.
+        head_digest: The digest of its head.
+        headers: The sealed headers of its commits, from the first on.
+        changes: The sealed changes of each commit.
+        contents: What is stored of its memories, by uid; empty for a deleted cube, whose memories cannot be read.
+    """
+
+    uid: str
+    head_revision: int
+    head_digest: bytes
+    headers: list[bytes]
+    changes: list[list[bytes]]
+    contents: dict[str, Content]
+
+
 def verified(cube: str, ask: Ask) -> dict[str, Any]:
     """Returns what `Step.verify` binds: the log as it was read, and what does not fit in it.
 
@@ -45,22 +79,54 @@ def verified(cube: str, ask: Ask) -> dict[str, Any]:
         cube: The name of the cube.
         ask: Makes the calls.
     """
-    findings: list[str] = []
+    return check_record(read_record(cube, ask))
+
+
+def read_record(cube: str, ask: Ask) -> Record:
+    """Reads a cube whole.
+
+    Args:
+        cube: Its name.
+        ask: Makes the calls.
+    """
     head = ask("CubeService.GetCube", {"name": cube})["cube"]
+    headers: list[bytes] = []
+    changes: list[list[bytes]] = []
+    # By uid: the state and the name that the log leaves a memory in.
+    memories: dict[str, tuple[str, str]] = {}
+    for revision in range(1, head["revision"] + 1):
+        name = f"{cube}/commits/{revision}"
+        headers.append(ask("CubeService.GetCommit", {"name": name, "view": "VIEW_SEALED"})["sealed_header"])
+        changes.append(_sealed_changes(name, ask))
+        for exact in changes[-1]:
+            change = plain(message_class("Change").FromString(exact))
+            if change["name"].startswith("memories/"):
+                memories[change["uid"]] = change["after_state"], change["name"]
+    contents = {}
+    # The memories of a deleted cube cannot be read; its log can.
+    if head["state"] == _ACTIVE:
+        for uid, (state, name) in memories.items():
+            if state != _PURGED:
+                answer = ask("MemoryService.GetMemory", {"name": f"{cube}/{name}", "view": "VIEW_SEALED"})
+                sealed = answer.get("sealed", {})
+                contents[uid] = Content(name, sealed.get("payload", b""), sealed.get("salt", b""))
+    return Record(head["uid"], head["revision"], head["head_digest"], headers, changes, contents)
+
+
+def check_record(record: Record) -> dict[str, Any]:
+    """Returns what `Step.verify` binds, from a record as it was read."""
+    findings: list[str] = []
     commits: list[dict[str, Any]] = []
     changes: list[list[dict[str, Any]]] = []
     digests: list[bytes] = []
     # By uid: the commitment, the state and the name that the replay holds.
     items: dict[str, tuple[bytes, str, str]] = {}
-    for revision in range(1, head["revision"] + 1):
-        name = f"{cube}/commits/{revision}"
-        sealed = ask("CubeService.GetCommit", {"name": name, "view": "VIEW_SEALED"})["sealed_header"]
+    for revision, (sealed, exact) in enumerate(zip(record.headers, record.changes, strict=True), start=1):
         digest = sha256(sealed)
         header = plain(message_class("CommitHeader").FromString(sealed))
         findings += _header_findings(header, revision, commits, digests)
         digests.append(digest)
         commits.append(header)
-        exact = _sealed_changes(name, ask)
         if header["change_count"] != len(exact):
             findings.append(f"commit {revision}: change_count is {header['change_count']}, there are {len(exact)}")
         if header["changes_digest"] != changes_digest(exact):
@@ -69,21 +135,21 @@ def verified(cube: str, ask: Ask) -> dict[str, Any]:
         changes.append(parsed)
         for place, change in enumerate(parsed):
             findings += _replayed(change, items, f"commit {revision}, change {place}")
-    if digests and head["head_digest"] != digests[-1]:
+    if digests and record.head_digest != digests[-1]:
         findings.append("the cube's head_digest is not the digest of its newest commit")
-    if commits and head["uid"] != commits[0]["cube_uid"]:
+    if len(digests) != record.head_revision:
+        findings.append(f"the head is at revision {record.head_revision}, the log has {len(digests)} commits")
+    if commits and record.uid != commits[0]["cube_uid"]:
         findings.append("the cube_uid of the log is not the cube's uid")
-    # The memories of a deleted cube cannot be read; its log can.
-    contents = _contents(cube, items, ask) if head["state"] == _ACTIVE else []
-    findings += _content_findings(contents, items)
+    findings += _content_findings(record.contents, items)
     return {
-        "head_revision": head["revision"],
+        "head_revision": record.head_revision,
         "head_digest": digests[-1] if digests else b"",
-        "cube_uid": head["uid"],
+        "cube_uid": record.uid,
         "commits": commits,
         "changes": changes,
         "digests": digests,
-        "contents": contents,
+        "contents": [{"uid": uid, **content._asdict()} for uid, content in record.contents.items()],
         "findings": findings,
     }
 
@@ -132,23 +198,11 @@ def _replayed(change: dict[str, Any], items: dict[str, tuple[bytes, str, str]], 
     return findings
 
 
-def _contents(cube: str, items: Mapping[str, tuple[bytes, str, str]], ask: Ask) -> list[dict[str, Any]]:
-    """Returns what is stored of each memory that is not purged: uid, name, payload and salt."""
-    found = []
-    for uid, (_, state, name) in items.items():
-        if name.startswith("memories/") and state != _PURGED:
-            sealed = ask("MemoryService.GetMemory", {"name": f"{cube}/{name}", "view": "VIEW_SEALED"}).get("sealed", {})
-            found.append(
-                {"uid": uid, "name": name, "payload": sealed.get("payload", b""), "salt": sealed.get("salt", b"")}
-            )
-    return found
-
-
-def _content_findings(contents: Iterable[Mapping[str, Any]], items: Mapping[str, tuple[bytes, str, str]]) -> list[str]:
+def _content_findings(contents: Mapping[str, Content], items: Mapping[str, tuple[bytes, str, str]]) -> list[str]:
     findings = []
-    for content in contents:
-        if len(content["salt"]) != _SALT_BYTES:
-            findings.append(f"{content['name']}: its salt has {len(content['salt'])} bytes instead of {_SALT_BYTES}")
-        if commitment(content["salt"], content["payload"]) != items[content["uid"]][0]:
-            findings.append(f"{content['name']}: the commitment of what is stored is not that of the log")
+    for uid, content in contents.items():
+        if len(content.salt) != _SALT_BYTES:
+            findings.append(f"{content.name}: its salt has {len(content.salt)} bytes instead of {_SALT_BYTES}")
+        if commitment(content.salt, content.payload) != items.get(uid, (b"", "", ""))[0]:
+            findings.append(f"{content.name}: the commitment of what is stored is not that of the log")
     return findings
