@@ -11,11 +11,12 @@ from typing import Any
 from qdrant_client import QdrantClient
 
 from conformance.peers.mem0 import embedding
+from conformance.peers.mem0.filtering import mem0_filters
 from conformance.peers.shim import contract, fields
 from conformance.peers.shim.embedder import DIMENSION, MODEL
 from conformance.peers.shim.errors import Refusal, lacking
-from conformance.peers.shim.filters import Condition
-from conformance.peers.shim.library import Found, Library, cube_not_found
+from conformance.peers.shim.filters import Filter
+from conformance.peers.shim.library import Found, Library, cube_not_found, new_id
 from mem0 import Memory
 from mem0.utils.factory import EmbedderFactory
 
@@ -52,7 +53,7 @@ class Mem0(Library):
         """Makes a collection. mem0 keeps nothing of it but its name."""
         if display_name:
             raise lacking("mem0 has no names of collections for people", "cube.display_name")
-        cube = cube or str(uuid.uuid4())
+        cube = cube or new_id()
         if self._client.collection_exists(cube):
             raise Refusal("ALREADY_EXISTS", f"there is a cube {cube}")
         vectors = {"collection_name": cube, "embedding_model_dims": DIMENSION, "client": self._client}
@@ -118,12 +119,9 @@ class Mem0(Library):
         history = library.history(memory)
         return _deleted(cube, memory, history) if history and history[-1]["is_deleted"] else None
 
-    def list_memories(self, cube: str, conditions: Sequence[Condition], *, deleted: bool = False) -> list[Any]:
+    def list_memories(self, cube: str, wanted: Filter, *, deleted: bool = False) -> list[Any]:
         """Returns what is not deleted: mem0 lists no deleted memories."""
-        found = _filters(cube, conditions)
-        if found is None:
-            return []
-        items = self._cubes[cube].get_all(filters=found, top_k=_ALL, show_expired=True)["results"]
+        items = self._cubes[cube].get_all(filters=mem0_filters(cube, wanted), top_k=_ALL, show_expired=True)["results"]
         return [_memory(cube, item) for item in sorted(items, key=lambda item: (item["created_at"], item["id"]))]
 
     def update(self, cube: str, memory: Any) -> Any:
@@ -137,13 +135,9 @@ class Mem0(Library):
         for memory in memories:
             self._cubes[cube].delete(memory.uid)
 
-    def search(
-        self, cube: str, query: str | Sequence[float], conditions: Sequence[Condition], top_k: int
-    ) -> list[Found]:
+    def search(self, cube: str, query: str | Sequence[float], wanted: Filter, top_k: int) -> list[Found]:
         """Searches by meaning; mem0 leaves out what has a cosine below 0."""
-        found = _filters(cube, conditions)
-        if found is None:
-            return []
+        found = mem0_filters(cube, wanted)
         library = self._cubes[cube]
         if isinstance(query, str):
             hits = library.search(query, top_k=top_k, filters=found, threshold=0.0, show_expired=True)["results"]
@@ -177,23 +171,6 @@ def _deleted(cube: str, memory: str, history: Sequence[dict[str, Any]]) -> Any:
     found.plaintext.text = last["old_memory"]
     fields.set_time(found.create_time, last["created_at"])
     fields.set_time(found.update_time, last["updated_at"])
-    return found
-
-
-def _filters(cube: str, conditions: Sequence[Condition]) -> dict[str, Any] | None:
-    """Returns mem0's filters; None where nothing can pass them."""
-    found: dict[str, Any] = {"user_id": cube}
-    for condition in conditions:
-        if condition.field == "state":
-            if condition.value != "ACTIVE":
-                return None
-            continue
-        if isinstance(condition.value, float):
-            raise lacking("mem0 compares no fractions for equality", "filter")
-        key = f"{condition.field}.{condition.key}" if condition.key else condition.field
-        if key in found:
-            raise lacking("mem0 takes one condition on a field", "filter")
-        found[key] = {"eq": condition.value}
     return found
 
 

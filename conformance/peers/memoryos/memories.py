@@ -23,8 +23,8 @@ from conformance.peers.memoryos.embedding import MiniLmEmbedder
 from conformance.peers.shim import contract, fields
 from conformance.peers.shim.embedder import DIMENSION, MODEL
 from conformance.peers.shim.errors import Refusal, lacking
-from conformance.peers.shim.filters import Condition
-from conformance.peers.shim.library import CALLER, Found, Library, cube_not_found, now
+from conformance.peers.shim.filters import Condition, Filter, Group
+from conformance.peers.shim.library import CALLER, Found, Library, cube_not_found, new_id, now
 
 _USER = "admin"
 _COLLECTION = "text_mem"
@@ -60,7 +60,7 @@ class MemOs(Library):
 
     def create_cube(self, cube: str, display_name: str) -> Any:
         """Makes a cube and registers it."""
-        cube = cube or str(uuid.uuid4())
+        cube = cube or new_id()
         if self._users.get_cube(cube) is not None:
             raise Refusal("ALREADY_EXISTS", f"there is a cube {cube}")
         path = self._folder / "cubes" / cube
@@ -95,7 +95,7 @@ class MemOs(Library):
 
     def add(self, cube: str, memories: Sequence[Any]) -> list[Any]:
         """Adds all of them in one call."""
-        items = [_item(memory, str(uuid.uuid4()), "ACTIVE") for memory in memories]
+        items = [_item(memory, new_id(), "ACTIVE") for memory in memories]
         text = self._cubes[cube].text_mem
         text.add(items)
         stored = {item.id: item for item in text.get_by_ids([item.id for item in items])}
@@ -114,9 +114,9 @@ class MemOs(Library):
             found.vectors.append(_vector(rows[0].vector))
         return found
 
-    def list_memories(self, cube: str, conditions: Sequence[Condition], *, deleted: bool = False) -> list[Any]:
+    def list_memories(self, cube: str, wanted: Filter, *, deleted: bool = False) -> list[Any]:
         """Returns the memories that the store's filter passes."""
-        found = _filters(conditions)
+        found = _filters(wanted)
         if found is None:
             return []
         rows = self._cubes[cube].text_mem.vector_db.get_by_filter(found)
@@ -139,11 +139,9 @@ class MemOs(Library):
         """Erases items."""
         self._cubes[cube].text_mem.delete([memory.uid for memory in memories])
 
-    def search(
-        self, cube: str, query: str | Sequence[float], conditions: Sequence[Condition], top_k: int
-    ) -> list[Found]:
+    def search(self, cube: str, query: str | Sequence[float], wanted: Filter, top_k: int) -> list[Found]:
         """Does what `text_mem.search` does, which takes no filter and drops the scores, one layer below it."""
-        found = _filters(conditions)
+        found = _filters(wanted)
         if found is None:
             return []
         text = self._cubes[cube].text_mem
@@ -235,26 +233,43 @@ def _vector(numbers: Sequence[float]) -> Any:
     return contract.message_class("Vector")(model=MODEL, dtype="DTYPE_FLOAT32", dimension=len(numbers), data=data)
 
 
-def _filters(conditions: Sequence[Condition]) -> dict[str, Any] | None:
-    """Returns the store's exact matches; None where nothing can pass them."""
-    found: dict[str, Any] = {}
-    for condition in conditions:
-        value: Any = condition.value
-        key = f"metadata.{_NATIVE.get(condition.field, condition.field)}"
-        if condition.field == "state":
-            key, value = "metadata.status", _STATUSES.get(str(value))
-            if value is None:
+def _filters(wanted: Filter) -> dict[str, Any] | None:
+    """Returns the store's filter, exact matches that all hold; None where nothing can pass it."""
+    if isinstance(wanted, Group):
+        if wanted.kind != "all":
+            raise lacking("MemOS has neither OR nor NOT in filters", "filter")
+        found: dict[str, Any] = {}
+        for part in wanted.parts:
+            more = _filters(part)
+            if more is None:
                 return None
-        elif condition.field == "owner":
-            key, value = "metadata.user_id", str(value).removeprefix("principals/")
-        elif condition.key:
-            key = f"{key}.{condition.key}"
-        if isinstance(value, float):
-            raise lacking("MemOS compares no fractions for equality", "filter")
-        if key in found:
-            raise lacking("MemOS takes one condition on a field", "filter")
-        found[key] = value
-    return found
+            if more.keys() & found.keys():
+                raise lacking("MemOS takes one condition on a field", "filter")
+            found |= more
+        return found
+    return _exact_match(wanted)
+
+
+def _exact_match(condition: Condition) -> dict[str, Any] | None:
+    field, value = condition.field, condition.value
+    if condition.operator not in ("=", ":") or value is None or isinstance(value, float):
+        raise lacking("MemOS has exact matches of words and whole numbers alone", "filter")
+    if field == "state":
+        return {"metadata.status": _STATUSES[str(value)]} if value in _STATUSES else None
+    if field == "owner":
+        return {"metadata.user_id": str(value).removeprefix("principals/")}
+    if field == "sensitivity":
+        return {"metadata.sensitivity": f"SENSITIVITY_{value}"}
+    if field == "payload":
+        return {} if value == "plaintext" else None
+    if field == "session":
+        return None
+    if field not in ("tags", "kind", "language", "media_type", "labels", "attributes") or (
+        field == "labels" and not condition.key
+    ):
+        raise lacking(f"MemOS has no exact match of {field}", "filter")
+    key = f"metadata.{_NATIVE.get(field, field)}"
+    return {f"{key}.{condition.key}" if condition.key else key: value}
 
 
 def _is_uuid(text: str) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from conformance.peers.shim.errors import Refusal, lacking
-from conformance.peers.shim.filters import Condition
+from conformance.peers.shim.filters import Filter
 
 CALLER = "principals/admin"
 """The one principal: who has the token that the shim was started with."""
@@ -65,7 +68,7 @@ class Library(ABC):
         """Returns a Memory, or None."""
 
     @abstractmethod
-    def list_memories(self, cube: str, conditions: Sequence[Condition], *, deleted: bool = False) -> list[Any]:
+    def list_memories(self, cube: str, wanted: Filter, *, deleted: bool = False) -> list[Any]:
         """Returns the memories of a cube in the order of their addition."""
 
     @abstractmethod
@@ -85,15 +88,20 @@ class Library(ABC):
         raise lacking(f"{self.name} cannot erase a memory with its history")
 
     @abstractmethod
-    def search(
-        self, cube: str, query: str | Sequence[float], conditions: Sequence[Condition], top_k: int
-    ) -> list[Found]:
+    def search(self, cube: str, query: str | Sequence[float], wanted: Filter, top_k: int) -> list[Found]:
         """Returns what is nearest to words or to a vector, best first."""
 
 
 def cube_not_found(cube: str) -> Refusal:
     """Returns the refusal of a cube that the library does not have."""
     return Refusal("CUBE_NOT_FOUND", f"there is no cube {cube}")
+
+
+def new_id() -> str:
+    """Returns a UUIDv7 (RFC 9562), for what the library lets its caller name."""
+    milliseconds = time.time_ns() // 1_000_000
+    bits = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=bits))
 
 
 def now() -> str:

@@ -70,28 +70,35 @@ class Service:
             raise Refusal("INVALID_FIELD", "there is no such profile", "cube.plaintext_profile")
         if cube.labels:
             raise lacking(f"{self._library.name} has no labels of collections", "cube.labels")
-        made = self._library.create_cube(request.cube_id, cube.display_name)
+        made = _tagged(self._library.create_cube(request.cube_id, cube.display_name))
         return contract.message_class("CreateCubeResponse")(cube=made)
 
     def GetCube(self, request: Any) -> Any:
         """Returns a collection as a cube."""
-        return contract.message_class("GetCubeResponse")(cube=self._library.get_cube(_id(request.name)))
+        return contract.message_class("GetCubeResponse")(cube=_tagged(self._library.get_cube(_id(request.name))))
 
     def ListCubes(self, request: Any) -> Any:
         """Returns a page of the collections."""
-        page, token = page_of(request, 50, self._library.list_cubes(), lambda cube: cube.name)
+        page, token = page_of(
+            request, 50, [_tagged(cube) for cube in self._library.list_cubes()], lambda cube: cube.name
+        )
         return contract.message_class("ListCubesResponse")(cubes=page, next_page_token=token)
 
     def UpdateCube(self, request: Any) -> Any:
         """Is refused: neither library changes what it keeps of a collection."""
-        self._live(request.cube.name)
+        if not request.cube.name:
+            raise Refusal("FIELD_REQUIRED", "cube.name must be set", "cube.name")
+        for path in request.update_mask.paths:
+            if path not in ("display_name", "labels", "*"):
+                raise Refusal("INVALID_MASK", f"{path} cannot be updated", "update_mask")
+        _compare(request.cube.etag, self._live(request.cube.name).etag)
         raise lacking(f"{self._library.name} cannot change a collection's settings")
 
     def DeleteCube(self, request: Any) -> Any:
         """Deletes a collection, where the library keeps what it deletes."""
         _refuse_revision(request)
-        self._live(request.name)
-        return contract.message_class("DeleteCubeResponse")(cube=self._library.delete_cube(_id(request.name)))
+        _compare(request.etag, self._live(request.name).etag)
+        return contract.message_class("DeleteCubeResponse")(cube=_tagged(self._library.delete_cube(_id(request.name))))
 
     def UndeleteCube(self, request: Any) -> Any:
         """Is refused: neither library restores a collection."""
@@ -102,7 +109,7 @@ class Service:
         """Erases a collection."""
         _refuse_revision(request)
         self._library.get_cube(_id(request.name))
-        return contract.message_class("PurgeCubeResponse")(cube=self._library.purge_cube(_id(request.name)))
+        return contract.message_class("PurgeCubeResponse")(cube=_tagged(self._library.purge_cube(_id(request.name))))
 
     # MemoryService
 
@@ -135,10 +142,10 @@ class Service:
 
     def ListMemories(self, request: Any) -> Any:
         """Returns a page of a collection, sorted by the times that the library has kept."""
-        conditions = filters.parse(request.filter)
+        wanted = filters.parse(request.filter)
         _refuse_past(request)
         self._live(request.parent)
-        memories = self._library.list_memories(_id(request.parent), conditions, deleted=request.show_deleted)
+        memories = self._library.list_memories(_id(request.parent), wanted, deleted=request.show_deleted)
         page, token = page_of(request, 50, [_tagged(memory) for memory in memories], lambda memory: memory.uid)
         return contract.message_class("ListMemoriesResponse")(memories=page, next_page_token=token)
 
@@ -206,17 +213,17 @@ class Service:
     def SearchMemories(self, request: Any) -> Any:
         """Searches by meaning; without words or vector, returns everything, newest first."""
         response = contract.message_class("SearchMemoriesResponse")()
-        conditions = self._search_conditions(request)
+        wanted = self._search_filter(request)
         top_k = min(request.top_k or 10, 1000)
         found: list[tuple[float, Any]] = []
         for name in request.cubes:
             self._live(name)
         for name in dict.fromkeys(request.cubes):
             if query := _query(request):
-                hits = self._library.search(_id(name), query, conditions, top_k)
+                hits = self._library.search(_id(name), query, wanted, top_k)
                 found.extend((hit.score, hit.memory) for hit in hits)
             else:
-                newest = reversed(self._library.list_memories(_id(name), conditions))
+                newest = reversed(self._library.list_memories(_id(name), wanted))
                 found.extend((0.0, memory) for memory in newest)
         if not _query(request):
             found.sort(key=lambda hit: hit[1].create_time.ToNanoseconds(), reverse=True)
@@ -236,8 +243,8 @@ class Service:
 
     # What the methods share
 
-    def _search_conditions(self, request: Any) -> list[filters.Condition]:
-        conditions = filters.parse(request.filter)
+    def _search_filter(self, request: Any) -> filters.Filter:
+        wanted = filters.parse(request.filter)
         mode = contract.enum_name("SearchMode", request.mode)
         if mode in ("SEARCH_MODE_LEXICAL", "SEARCH_MODE_GRAPH"):
             raise lacking(f"there is no {mode}", "mode")
@@ -249,14 +256,15 @@ class Service:
             raise lacking("there is no reranker", "rerank")
         if request.WhichOneof("input") == "query" and not request.query.strip():
             raise Refusal("INVALID_FIELD", "the query has no words", "query")
-        if not any(condition.field == "state" for condition in conditions):
-            conditions.append(filters.Condition("state", "", "ACTIVE"))
-        return conditions
+        if any(condition.field == "state" for condition in filters.conditions(wanted)):
+            return wanted
+        return filters.Group("all", (filters.Condition("state", "", "=", "ACTIVE"), wanted))
 
-    def _live(self, name: str) -> None:
-        cube = self._library.get_cube(_id(name))
+    def _live(self, name: str) -> Any:
+        cube = _tagged(self._library.get_cube(_id(name)))
         if cube.state == contract.enum_number("MemoryState", "MEMORY_STATE_DELETED"):
             raise Refusal("CUBE_DELETED", f"the cube {cube.name} is deleted")
+        return cube
 
     def _memory(self, name: str, *, vectors: bool = False) -> Any:
         self._live(name)
@@ -287,7 +295,8 @@ class Service:
         self._live(parent)
         names.discard("")
         # One look at the whole collection is cheaper than many searches for a name.
-        whole = self._library.list_memories(_id(parent), [], deleted=True) if len(names) > 4 else []
+        everything = filters.Group("all", ())
+        whole = self._library.list_memories(_id(parent), everything, deleted=True) if len(names) > 4 else []
         taken = {memory.name for memory in whole}
         for name in names:
             if name in taken or (not whole and self._library.get(_id(parent), name.split("/")[3]) is not None):
@@ -330,14 +339,14 @@ def _id(name: str) -> str:
     return name.split("/")[1]
 
 
-def _tagged(memory: Any) -> Any:
-    memory.etag = fields.etag(memory)
-    return memory
+def _tagged(resource: Any) -> Any:
+    resource.etag = fields.etag(resource)
+    return resource
 
 
 def _compare(given: str, current: str) -> None:
     if given and given != current:
-        raise Refusal("ETAG_MISMATCH", "the memory has changed")
+        raise Refusal("ETAG_MISMATCH", "the resource has changed")
 
 
 def _refuse_revision(request: Any) -> None:
