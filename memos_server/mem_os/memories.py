@@ -121,13 +121,19 @@ async def batch_get_memories(mos: Mos, call: Call, request: BatchGetMemoriesRequ
     return await mos.read(work)
 
 
+def id_in(cube_id: str, memory_name: str, field: str) -> str:
+    """Returns the id of a memory's name, which must lie in a cube."""
+    parent, memory_id = names.parse_memory(memory_name, field)
+    if parent != cube_id:
+        raise invalid_field(field, f"must lie in {names.cube_name(cube_id)}", "INVALID_NAME")
+    return memory_id
+
+
 def ids_in(cube_id: str, memory_names: Iterable[str], field: str) -> list[str]:
     """Returns the ids of memory names, all of which must lie in a cube, each once."""
     ids: dict[str, None] = {}
     for number, name in enumerate(memory_names):
-        parent, memory_id = names.parse_memory(name, f"{field}[{number}]")
-        if parent != cube_id:
-            raise invalid_field(f"{field}[{number}]", f"must lie in {names.cube_name(cube_id)}", "INVALID_NAME")
+        memory_id = id_in(cube_id, name, f"{field}[{number}]")
         if memory_id in ids:
             raise invalid_field(f"{field}[{number}]", "is named twice", "INVALID_NAME")
         ids[memory_id] = None

@@ -30,7 +30,7 @@ from memos_server.mem_cube.changes import evolve, related
 from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.lifecycle import seen_versions
-from memos_server.mem_os.memories import ids_in, not_found, state_of
+from memos_server.mem_os.memories import id_in, ids_in, not_found, state_of
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
 from memos_server.mem_os.paging import RESPONSE_BYTES, Pages, page_size
 from memos_server.mem_os.render import commit_of, relation_message, visible_memories
@@ -57,8 +57,8 @@ def _ends(cube_id: str, relations: Sequence[Relation]) -> list[tuple[str, str, R
     found, seen = [], set()
     for number, relation in enumerate(relations):
         field = f"relations[{number}]"
-        (source,) = ids_in(cube_id, [relation.source], f"{field}.source")
-        (target,) = ids_in(cube_id, [relation.target], f"{field}.target")
+        source = id_in(cube_id, relation.source, f"{field}.source")
+        target = id_in(cube_id, relation.target, f"{field}.target")
         if source == target:
             raise invalid_field(f"{field}.target", "is the source itself")
         if relation.weight > MAX_WEIGHT:
@@ -208,7 +208,7 @@ async def _messages(
 async def list_relations(mos: Mos, call: Call, request: ListRelationsRequest) -> ListRelationsResponse:
     """See GraphService.ListRelations."""
     cube_id = names.parse_cube(request.parent, "parent")
-    memory_id = ids_in(cube_id, [request.memory], "memory")[0] if request.memory else ""
+    memory_id = id_in(cube_id, request.memory, "memory") if request.memory else ""
     size = page_size(request.page_size)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", 0)

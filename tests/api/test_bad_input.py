@@ -139,6 +139,23 @@ async def test_the_tree_keeps_one_parent_and_no_cycle(mip: Mip, cube: str) -> No
     assert raised.value.reason == "RELATION_NOT_FOUND"
 
 
+async def test_a_relation_to_another_cube_is_refused_by_the_path_of_the_field(mip: Mip, cube: str) -> None:
+    mine = (await mip.AddMemories(parent=cube, memories=[text("mine")])).memories[0].name
+    theirs = "cubes/other/memories/m"
+    for field, edge in (
+        ("source", Relation(source=theirs, target=mine)),
+        ("target", Relation(source=mine, target=theirs)),
+    ):
+        edge.type = "RELATES_TO"
+        for call in (mip.CreateRelations, mip.DeleteRelations):
+            with pytest.raises(RpcError) as raised:
+                await call(parent=cube, relations=[edge])
+            assert (raised.value.reason, raised.value.fields) == ("INVALID_NAME", [f"relations[0].{field}"])
+    with pytest.raises(RpcError) as raised:
+        await mip.ListRelations(parent=cube, memory=theirs)
+    assert (raised.value.reason, raised.value.fields) == ("INVALID_NAME", ["memory"])
+
+
 async def test_wrong_arguments_of_a_search_are_named(mip: Mip, cube: str) -> None:
     for request, reason in (
         (SearchMemoriesRequest(cubes=[]), "FIELD_REQUIRED"),
