@@ -225,7 +225,8 @@ class Story:
             answer = self._once(rpc, call, variables)
             if not call.retry_until:
                 break
-            if self._true(call.retry_until, {**variables, "response": answer.response, **answer.described()}):
+            seen = {**variables, "response": answer.response, "frames": answer.frames, **answer.described()}
+            if self._true(call.retry_until, seen):
                 break
             if time.monotonic() >= until:
                 raise CheckFailed(f"{name}: after {call.within or 10.0:.0f} s still not: {call.retry_until}")
