@@ -23,8 +23,8 @@ def plain(message: Message) -> dict[str, Any]:
     """Returns a message as a map by field name.
 
     Enums are their names (a number where it is unknown), bytes are bytes, Timestamps texts with nine digits of a
-    second, so that they compare as they sort. Absent messages, unset members of a oneof and unset optional fields are left out;
-    everything else has its default.
+    second, so that they compare as they sort. Absent messages, unset members of a oneof and unset optional fields are
+    left out; everything else has its default.
     """
     found: dict[str, Any] = {}
     for field in message.DESCRIPTOR.fields:
@@ -62,7 +62,8 @@ def timestamp_text(seconds: int, nanos: int) -> str:
         moment = _EPOCH + datetime.timedelta(seconds=seconds)
     except OverflowError:
         return f"{seconds}s{nanos}n"
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
+    # Not strftime, which writes early years with fewer digits.
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='seconds')}.{nanos:09d}Z"
 
 
 def nanoseconds(text: str) -> int:
