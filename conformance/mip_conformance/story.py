@@ -265,18 +265,19 @@ class Story:
         if not call.all_pages or answer.response is None:
             return answer
         request = requests[0]
-        repeated = next(field.name for field in rpc.response.DESCRIPTOR.fields if field.is_repeated)
-        together, pages = list(answer.response[repeated]), 1
+        lists = [field.name for field in rpc.response.DESCRIPTOR.fields if field.is_repeated]
+        together, pages = {name: list(answer.response[name]) for name in lists}, 1
         while answer.response is not None and answer.response["next_page_token"]:
             request.page_token = answer.response["next_page_token"]
             answer = ask([request])
             pages += 1
             if answer.response is not None:
-                together += answer.response[repeated]
+                for name in lists:
+                    together[name] += answer.response[name]
             if pages > _MOST_PAGES:
                 raise CheckFailed(f"{rpc.rpc}: the pages do not end")
         if answer.response is not None:
-            answer.response |= {repeated: together, "pages": pages}
+            answer.response |= {**together, "pages": pages}
         return answer
 
     def _requests(self, rpc: Rpc, call: Any, variables: dict[str, Any]) -> list[Any]:
