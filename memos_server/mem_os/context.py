@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
@@ -68,6 +68,10 @@ class Call:
         if whole and not view.rank:
             raise denied(names.cube_name(cube_id))
         return view
+
+    async def with_grants_of_now(self, txn: Reader) -> Call:
+        """Returns the call with the caller's grants as the record holds them: a call that makes a cube brings one."""
+        return replace(self, access=await txn.access(self.principal))
 
 
 @dataclass(slots=True)

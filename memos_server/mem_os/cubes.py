@@ -120,7 +120,9 @@ async def create_cube(mos: Mos, call: Call, request: CreateCubeRequest) -> Creat
 
     async def respond(txn: Reader, result: str, revision: int) -> CreateCubeResponse:
         cube = await existing_cube(txn, names.parse_cube(result), deleted=True)
-        return CreateCubeResponse(cube=cube_message(cube), commit=await commit_of(txn, call, cube, revision))
+        # Its maker administers it from now on, and is shown the commit as such.
+        maker = await call.with_grants_of_now(txn)
+        return CreateCubeResponse(cube=cube_message(cube), commit=await commit_of(txn, maker, cube, revision))
 
     # Without an id of the caller's, the request is about no resource yet.
     resource = names.cube_name(request.cube_id) if request.cube_id else "cubes"

@@ -131,7 +131,8 @@ async def fork_cube(mos: Mos, call: Call, request: ForkCubeRequest) -> ForkCubeR
         cube = await existing_cube(txn, names.parse_cube(result), deleted=True)
         return ForkCubeResponse(
             cube=cube_message(cube),
-            commit=await commit_of(txn, call, cube, revision),
+            # Its maker administers it from now on, and is shown the commit as such.
+            commit=await commit_of(txn, await call.with_grants_of_now(txn), cube, revision),
             index_pending=mos.keeper.broken(cube.uid),
         )
 
