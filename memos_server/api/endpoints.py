@@ -146,6 +146,8 @@ class Endpoint:
                     raise MipError("INVALID_STREAM", "the stream is empty")
                 await self._server.quotas.frame(call.principal, len(first))
                 request = await self._request(first)
+                if not request.HasField("header"):
+                    raise MipError("INVALID_STREAM", "the first frame is not the header")
                 self._authorize(call, request)
                 standing = self._standing(call, request, seen)
                 try:
