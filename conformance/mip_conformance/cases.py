@@ -66,7 +66,7 @@ class Requirement(NamedTuple):
 
 
 def data_folder() -> Path:
-    """Returns the folder that holds `cases` and `requirements`: in the package when installed, beside it in a checkout."""
+    """Returns the folder of `cases` and `requirements`: in the package when installed, beside it in a checkout."""
     installed = Path(__file__).parent / "_data"
     return installed if installed.is_dir() else Path(__file__).parent.parent
 
@@ -78,7 +78,7 @@ def read_yaml(path: Path, kind: str) -> Any:
         SuiteError: It is no YAML, or does not fit the schema.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())  # noqa: S506  a safe one, and stricter
         return json_format.ParseDict(content or {}, suite_class(kind)())
     except (OSError, yaml.YAMLError, json_format.ParseError) as error:
         raise SuiteError(f"{path.name}: {error}") from None
@@ -86,10 +86,10 @@ def read_yaml(path: Path, kind: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """Returns a safe loader that refuses repeated keys, and does not read dates or YAML 1.1's other words for booleans."""
+    """Returns a safe loader that refuses repeated keys, and reads no dates: schema and server have texts there."""
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-    class Loader(base):
+    class Loader(base):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.value != "<<"]
             for key in keys:

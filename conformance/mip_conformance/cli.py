@@ -139,7 +139,8 @@ def _run(target: Target, asked: list[str], only: list[str], known: KnownFailures
 
 
 def _matches(check: Check, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(check.name, pattern) or pattern in check.requirements
+    # The name of a check may hold brackets, which in a pattern mean something else.
+    return check.name == pattern or fnmatch.fnmatchcase(check.name, pattern) or pattern in check.requirements
 
 
 @contextlib.contextmanager
@@ -263,7 +264,7 @@ def record(
 
 @app.command("verify-record")
 def verify_record(files: Annotated[list[Path], typer.Argument(help="Files that `record` wrote.")]) -> None:
-    """Verify state records: the chain of commits, the changes and what is stored. Exit status 1 when one does not fit."""
+    """Verify state records: the chain of commits, the changes and what is stored. Exit status 1 where one is wrong."""
     wrong = False
     for file in files:
         try:

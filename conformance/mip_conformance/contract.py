@@ -79,7 +79,7 @@ class Reason(NamedTuple):
 def _pool_of(path: Path) -> DescriptorPool:
     pool = descriptor_pool.DescriptorPool()
     for file in descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes()).file:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     return pool
 
 
@@ -123,8 +123,8 @@ def _options_class(name: str) -> type[Message]:
 
 def option(owner: Any, kind: str, extension: str) -> Any:
     """Returns a custom option, read anew in this pool: generated options know none of its extensions."""
-    options = _options_class(kind).FromString(owner.GetOptions().SerializeToString())
-    return options.Extensions[pool().FindExtensionByName(f"mip.v1.{extension}")]  # type: ignore[no-untyped-call]
+    options: Any = _options_class(kind).FromString(owner.GetOptions().SerializeToString())
+    return options.Extensions[pool().FindExtensionByName(f"mip.v1.{extension}")]
 
 
 def enum_name(enum: str, number: int) -> str:

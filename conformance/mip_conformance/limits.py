@@ -7,15 +7,19 @@ what a server answers tells of the limit alone.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor as _Kinds
 
 from mip_conformance.contract import Rpc, enum_name, option, rpcs
 
-_TEXT, _BYTES = FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES
+# Python's own descriptors and those in C are different classes to a type checker.
+Descriptor: TypeAlias = Any
+FieldDescriptor: TypeAlias = Any
+
+_TEXT, _BYTES = _Kinds.TYPE_STRING, _Kinds.TYPE_BYTES
 
 REASONS = {
     "FORMAT_UUID": "INVALID_FIELD",
@@ -212,12 +216,13 @@ def _bad(kind: str, field: FieldDescriptor, cube: str) -> Any:
     if kind in ("too-many", "most"):
         count = bound.max_items + (kind == "too-many")
         return [_value(field, cube, number) for number in range(count)]
-    one: Any = {
+    makers: dict[str, Callable[[], Any]] = {
         "too-long": lambda: _stretched(field, bound.max_bytes + 1),
         "longest": lambda: _stretched(field, bound.max_bytes),
         "malformed": lambda: "?",
         "negative": lambda: -1,
-    }[kind]()
+    }
+    one = makers[kind]()
     return [one] if field.is_repeated else one
 
 
@@ -247,11 +252,12 @@ def _name_resources(rpc: Rpc, message: dict[str, Any], cube: str) -> None:
     for path in rpc.resource_fields:
         if "[]" in path:
             continue
-        descriptor, inner = rpc.request.DESCRIPTOR, message
+        descriptor: Descriptor = rpc.request.DESCRIPTOR
+        inner = message
         *parents, last = path.split(".")
         for parent in parents:
             inner = inner.setdefault(parent, {})
-            descriptor = descriptor.fields_by_name[parent].message_type  # type: ignore[assignment]
+            descriptor = descriptor.fields_by_name[parent].message_type
         inner.setdefault(last, _value(descriptor.fields_by_name[last], cube))
 
 

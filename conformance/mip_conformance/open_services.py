@@ -56,7 +56,7 @@ def _classes(package: str, messages: _Messages) -> dict[str, type[Message]]:
             if kind not in _SCALARS:
                 added.type_name = f".{package}.{kind}"
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")) for name in messages}
 
 

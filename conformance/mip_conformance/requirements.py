@@ -38,8 +38,8 @@ def all_requirements() -> tuple[Requirement, ...]:
 def gaps(checks: Iterable[Check] | None = None) -> list[str]:
     """Returns what does not fit between specification, requirements and cases; empty when the map is whole.
 
-    Every numbered sentence and every RPC has a line; every line has a check or a reason why not, never both; every check
-    names lines alone.
+    Every numbered sentence and every RPC has a line; every line has a check or a reason why not, never both; every
+    check names lines alone.
     """
     sentences = json.loads((data_folder() / "requirements" / "sentences.json").read_text(encoding="utf-8"))
     lines = {requirement.id: requirement for requirement in all_requirements()}

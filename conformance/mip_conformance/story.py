@@ -314,7 +314,9 @@ class Story:
         as_ = self._who(getattr(opened, "as"), variables)
         trace = Trace(rpc.rpc, as_ or "the administrator", [shown(message)])
         self.traces.append(trace)
-        stream = self._client.open(rpc, message.SerializeToString(), self._metadata(as_, {}), trace, held=opened.held)
+        changed = {key: str(self._fill(value, variables)) for key, value in opened.metadata.items()}
+        metadata = self._metadata(as_, changed)
+        stream = self._client.open(rpc, message.SerializeToString(), metadata, trace, held=opened.held)
         handle = f"stream-{uuid.uuid4().hex}"
         self._streams[handle] = stream
         return handle

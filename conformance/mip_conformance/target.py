@@ -8,7 +8,7 @@ import secrets
 import shlex
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +78,8 @@ def started(command: str) -> Iterator[Target]:
     """Starts a server by a command, and ends it by closing its standard input.
 
     The command reads one line of JSON from its standard input, `{"listen": "127.0.0.1:0", "token": TOKEN}`, serves with
-    that token as that of its administrator, and writes one line of JSON to its standard output, `{"address": HOST:PORT}`;
-    a `token` in it takes the place of the one it was given.
+    that token as that of its administrator, and writes one line of JSON to its standard output,
+    `{"address": HOST:PORT}`; a `token` in it takes the place of the one it was given.
 
     Raises:
         TargetError: It does not do so.
@@ -129,7 +129,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
     with contextlib.suppress(OSError):
         if process.stdin is not None:
             process.stdin.close()
-    for end in (lambda: None, process.terminate, process.kill):
+    ends: tuple[Callable[[], object], ...] = (lambda: None, process.terminate, process.kill)
+    for end in ends:
         end()
         try:
             process.wait(_STOP_S)

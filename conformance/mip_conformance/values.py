@@ -9,7 +9,6 @@ import re
 from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from mip_conformance.contract import pool
@@ -39,7 +38,7 @@ def plain(message: Message) -> dict[str, Any]:
     return found
 
 
-def _one(field: FieldDescriptor, value: Any) -> Any:
+def _one(field: Any, value: Any) -> Any:
     if field.message_type is not None:
         name = field.message_type.full_name
         if name == _TIMESTAMP:

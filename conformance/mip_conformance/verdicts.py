@@ -119,12 +119,12 @@ def level_results(run: Run) -> dict[str, dict[str, Any]]:
     """Returns the verdict on each level: `passed`, `failed` or `not declared`, with counts of checks.
 
     A level passes when the server declares it with its services, at least one MUST was exercised, and no check with a
-    MUST failed.
+    MUST failed. When only some checks were chosen, what did not fail is `partial`: they cannot tell that it passes.
     """
     keywords = {requirement.id: requirement.keyword for requirement in run.requirements}
     declared = run.capabilities.get("levels", [])
     services = {name.rpartition(".")[2] for name in run.capabilities.get("services", [])}
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for level in levels():
         if level not in run.asked:
             found[level] = {"verdict": "not declared" if level not in declared else "not asked for"}
@@ -143,10 +143,10 @@ def level_results(run: Run) -> dict[str, dict[str, Any]]:
             why.append(f"GetCapabilities does not declare {', '.join(missing)}")
         if counts["failed"] or counts["known"]:
             why.append(f"{counts['failed'] + counts['known']} checks failed")
-        if not exercised:
+        if not exercised and run.whole:
             why.append("no MUST was exercised with success")
         found[level] = {
-            "verdict": "failed" if why else "passed",
+            "verdict": "failed" if why else "passed" if run.whole else "partial",
             "why": why,
             "checks": counts,
             "must_passed": exercised,
@@ -155,7 +155,7 @@ def level_results(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def passed(run: Run) -> bool:
-    """Tells whether the run is a success: no failure that is not known, nothing wrong with the run, a MUST exercised."""
+    """Tells whether the run is a success: no failure that is not known, no problem of its own, some MUST exercised."""
     if run.problems or any(result.outcome == "failed" for result in run.results):
         return False
     verdicts = level_results(run)

@@ -12,7 +12,7 @@ from mip_conformance.reports.words import copyable, pretty, section, sentence
 _TRACED = 4_000_000
 """Characters of calls that a page holds: a browser must open it, however many checks a server fails."""
 _MESSAGE = 4000
-_UNFOLDED = 15
+_UNFOLDED = 8
 """Findings up to which the last call of each is unfolded."""
 _LAST_CALLS = 8
 """Calls of a finding that are listed; those before them are one line that unfolds."""
@@ -57,7 +57,7 @@ def _glance(checks: Sequence[Mapping[str, Any]]) -> Safe:
     links = [
         tag("li", tag("a", check["name"], href=f"#{anchor('check', check['name'])}", class_="mono")) for check in checks
     ]
-    return tag("details", tag("summary", "All of them by name"), tag("ul", *links, class_="checks"))
+    return tag("details", tag("summary", "All of them by name"), tag("ul", *links, class_="checks"), class_="glance")
 
 
 def _finding(check: Mapping[str, Any], calls: Safe, sentences: Mapping[str, Mapping[str, Any]], address: str) -> Safe:
@@ -96,7 +96,7 @@ def _calls(calls: Sequence[Mapping[str, Any]], *, unfolded: bool) -> Safe:
 
 
 def _call(number: int, call: Mapping[str, Any], *, unfolded: bool) -> Safe:
-    outcome = " ".join(filter(None, (call["code"], call["reason"]))) or "no answer"
+    outcome = " / ".join(filter(None, (call["code"], call["reason"]))) or "no answer"
     summary = tag(
         "summary",
         f"{number}. ",

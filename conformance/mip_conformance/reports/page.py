@@ -109,7 +109,9 @@ def _level(name: str, level: Mapping[str, Any]) -> Safe:
                 class_="tally",
             )
         )
-    parts += [tag("div", why, class_="why") for why in level.get("why", ())]
+    failures = counts.get("failed", 0) + counts.get("known", 0)
+    # How many failed stands in the counts already.
+    parts += [tag("div", why, class_="why") for why in level.get("why", ()) if why != f"{failures} checks failed"]
     return tag("div", *parts, class_="level")
 
 
@@ -133,7 +135,9 @@ def _contents(report: Mapping[str, Any]) -> Safe:
     counts: dict[str, int] = {}
     for check in report["checks"]:
         counts[check["result"]] = counts.get(check["result"], 0) + 1
-    links = [("run", "The run itself", None)] if report["problems"] or report["cleaning"] else []
+    links: list[tuple[str, str, int | None]] = []
+    if report["problems"] or report["cleaning"]:
+        links.append(("run", "The run itself", None))
     for outcome, place, title in (
         ("failed", "failures", "Failures"),
         ("warned", "warnings", "Warnings"),
