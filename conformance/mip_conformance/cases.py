@@ -172,7 +172,15 @@ def all_checks() -> tuple[Check, ...]:
     Raises:
         SuiteError: A file is wrong, or two checks have one name.
     """
-    folder = data_folder() / "cases"
+    return checks_in(data_folder() / "cases")
+
+
+def checks_in(folder: Path) -> tuple[Check, ...]:
+    """Returns the checks of a folder of cases, in the order of files and cases.
+
+    Raises:
+        SuiteError: A file is wrong, or two checks have one name.
+    """
     found: dict[str, Check] = {}
     for path in sorted(folder.rglob("*.yaml")):
         if path.name == "samples.yaml":

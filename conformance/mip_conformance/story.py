@@ -158,7 +158,7 @@ class Story:
         as_: str,
         *,
         metadata: Mapping[str, str] | None = None,
-        deadline: float = DEADLINE_S,
+        deadline: float = 0.0,
         abandoned: bool = False,
         enough: Callable[[list[dict[str, Any]]], bool] | None = None,
         note: bool = True,
@@ -172,7 +172,7 @@ class Story:
             raw,
             self._metadata(as_, metadata or {}),
             trace,
-            deadline=deadline,
+            deadline=deadline or DEADLINE_S,
             abandoned=abandoned,
             enough=enough,
         )
@@ -246,7 +246,7 @@ class Story:
                 what,
                 as_,
                 metadata=metadata,
-                deadline=call.deadline or DEADLINE_S,
+                deadline=call.deadline,
                 abandoned=call.abandoned,
                 enough=enough,
             )
