@@ -223,6 +223,7 @@ def test_or_binds_tighter_than_and_and_not_tighter_than_both(text: str, same: st
         ("kind.x = red", "1", "kind has no fields of its own"),
         ("state = SLEEPING", "9", "expected one of ACTIVE, MERGED, ARCHIVED, DELETED, PURGED"),
         ("state > ACTIVE", "1", "state permits = !="),
+        ("state:ACTIVE", "1", "state permits = !="),
         ("kind < a", "1", "kind permits = != :"),
         ("tags = work", "1", 'write tags:"x"'),
         ("text = hello", "1", "write text:"),

@@ -130,7 +130,7 @@ _PAYLOADS: Final = {field.name.upper(): field.number for field in Memory.DESCRIP
 
 
 def _state(restriction: Restriction) -> Leaf:
-    _operator(restriction, "=", ":")
+    _operator(restriction, "=")
     number = enum_value(restriction.value, _STATES, "MEMORY_STATE_")
     return _exact(lambda subject: subject.memory.state == number, StateIn(frozenset({number})))
 
