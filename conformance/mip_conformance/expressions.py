@@ -153,6 +153,7 @@ def _sha256(data: bytes | str) -> bytes:
 FUNCTIONS: dict[str, Any] = {
     # Bytes.
     "sha256": _sha256,
+    "changes_digest": lambda changes: _sha256(b"".join(map(_sha256, changes))),
     "hex": lambda data: data.hex(),
     "unhex": bytes.fromhex,
     "base64": lambda data: base64.b64encode(data).decode(),
