@@ -16,6 +16,7 @@ import grpc
 
 from mip_conformance.client import Client
 
+_CONNECT_S = 15.0
 _START_S = 120.0
 _STOP_S = 20.0
 
@@ -63,7 +64,7 @@ class Target:
                 raise TargetError(f"{error.filename} cannot be read: {error.strerror}") from None
         client = Client(self.address, credentials)
         try:
-            client.wait(15.0)
+            client.wait(_CONNECT_S)
         except grpc.FutureTimeoutError:
             client.close()
             hint = (
