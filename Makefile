@@ -7,6 +7,7 @@ LOCK := pyproject.toml uv.lock tools/setup.sh
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 FILES ?=
 BENCH ?=
+PARTS ?=
 export PYTHON
 
 .PHONY: help
@@ -37,6 +38,14 @@ test: .venv/.setup-test ## Run the tests (at most 8 minutes; needs Python alone)
 .PHONY: test-all
 test-all: .venv/.setup-test ## Run the tests, the long ones too
 	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
+
+.PHONY: conformance
+conformance: .venv/.setup-dev ## Run the conformance suite on the reference server and the Go server, and judge it by its mutants
+	@conformance/check.sh $(PARTS)
+
+.PHONY: conformance-peers
+conformance-peers: .venv/.setup-dev ## Run the conformance suite on the shims of MemOS and mem0 (installs them into .tools/peers)
+	@conformance/peers/report.sh
 
 .PHONY: lint
 lint: .venv/.setup-dev ## Check style and format

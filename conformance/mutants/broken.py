@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+
+_PATIENCE_S = 300
 
 Handler = grpc.RpcMethodHandler
 
@@ -92,3 +96,23 @@ BROKEN: dict[str, Callable[[], contextlib.AbstractContextManager[str]]] = {
     "closes-connections": _closing,
 }
 """By name, what makes a broken server."""
+
+
+def main() -> None:
+    """Runs the suite against each; exit status 1 when one passes, or the suite itself stumbles."""
+    wrong = 0
+    for name, make in BROKEN.items():
+        with make() as address:
+            command = [sys.executable, "-m", "mip_conformance", "run", "--target", address, "--token", "none"]
+            began = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S)  # noqa: S603
+        # 1: checks failed; 3: not even GetCapabilities could be called.
+        found = done.returncode in (1, 3) and "Traceback" not in done.stderr
+        wrong += not found
+        verdict = "found" if found else f"NOT FOUND (status {done.returncode})\n{done.stderr[-2000:]}"
+        sys.stdout.write(f"{name}: {verdict}, {time.perf_counter() - began:.1f} s\n")
+    raise SystemExit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
