@@ -14,11 +14,13 @@ from memos_server.configs.settings import Settings
 from memos_server.main import Running, serving
 from tests.support.mip import Grant, Mip
 
+_FOR_TESTS = ("MEMOS_TEST_", "MEMOS_REQUIRE_TOOLS", "MEMOS_FOREIGN_CLIENTS")
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keeps a developer's own server and settings out of the tests."""
-    for name in [name for name in os.environ if name.startswith("MEMOS_")]:
+    """Keeps a developer's own server and settings out of the tests; what is said to the tests themselves stays."""
+    for name in [name for name in os.environ if name.startswith("MEMOS_") and not name.startswith(_FOR_TESTS)]:
         monkeypatch.delenv(name)
 
 
