@@ -86,12 +86,14 @@ func (s *Server) GRPC() (*grpc.Server, error) {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.UnknownServiceHandler(s.unknown),
 	)
+	alive := health.NewServer()
 	for _, service := range services {
 		if err := s.register(transport, service); err != nil {
 			return nil, err
 		}
+		alive.SetServingStatus(service.ServiceName, grpc_health_v1.HealthCheckResponse_SERVING)
 	}
-	grpc_health_v1.RegisterHealthServer(transport, health.NewServer())
+	grpc_health_v1.RegisterHealthServer(transport, alive)
 	reflection.Register(transport)
 	return transport, nil
 }
