@@ -24,7 +24,7 @@ from memos_server.graph_dbs.base import CubeRow, Kind, Reader, Version, Writer
 from memos_server.mem_cube.changes import evolve
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.memories import ids_in, not_found
-from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
+from memos_server.mem_os.mutation import Outcome, commit, expect_revision, locked_cube, mutate
 from memos_server.mem_os.render import commit_of, visible_memories
 from memos_server.mem_os.updating import check_etag
 from memos_server.memories import states
@@ -71,9 +71,11 @@ async def transition_memories(mos: Mos, call: Call, request: TransitionMemoriesR
     kind = commit_pb2.CHANGE_KIND_MEMORY_DELETED if deleting else commit_pb2.CHANGE_KIND_MEMORY_TRANSITIONED
 
     async def work(txn: Writer) -> Outcome[TransitionMemoriesResponse]:
-        cube = await locked_cube(txn, cube_id, request.expected_revision)
+        cube = await locked_cube(txn, cube_id)
         changes = []
-        for version in await seen_versions(txn, call, cube, ids):
+        versions = await seen_versions(txn, call, cube, ids)
+        expect_revision(cube, request.expected_revision)
+        for version in versions:
             require_transition(cube_id, version, request.state)
             changes.append(evolve(version, kind, state=request.state))
         row = await commit(txn, call, cube, changes, cause=request.cause, request_id=request.request_id)
@@ -113,9 +115,11 @@ async def delete_memories(mos: Mos, call: Call, request: DeleteMemoriesRequest) 
         raise invalid_field("etag", "goes with one name", "CONFLICTING_ARGUMENTS")
 
     async def work(txn: Writer) -> Outcome[DeleteMemoriesResponse]:
-        cube = await locked_cube(txn, cube_id, request.expected_revision)
+        cube = await locked_cube(txn, cube_id)
         changes = []
-        for version in await seen_versions(txn, call, cube, ids):
+        versions = await seen_versions(txn, call, cube, ids)
+        expect_revision(cube, request.expected_revision)
+        for version in versions:
             check_etag(request.etag, version, names.memory_name(cube_id, version.id))
             require_transition(cube_id, version, MEMORY_STATE_DELETED)
             changes.append(evolve(version, commit_pb2.CHANGE_KIND_MEMORY_DELETED, state=MEMORY_STATE_DELETED))

@@ -139,13 +139,24 @@ async def locked_cube(txn: Writer, cube_id: str, expected_revision: int = 0, *, 
     """
     await txn.lock_cube(cube_id)
     cube = await existing_cube(txn, cube_id, deleted=deleted)
+    expect_revision(cube, expected_revision)
+    return cube
+
+
+def expect_revision(cube: CubeRow, expected_revision: int) -> None:
+    """Compares a cube's revision with the one that a caller expects; 0 skips the check.
+
+    A call that names memories makes sure of them first: what exists comes before everything else (MIP-ERRS-009).
+
+    Raises:
+        MipError: REVISION_MISMATCH.
+    """
     if expected_revision and expected_revision != cube.revision:
         raise MipError(
             "REVISION_MISMATCH",
-            f"{names.cube_name(cube_id)} is at revision {cube.revision}, not {expected_revision}",
+            f"{names.cube_name(cube.id)} is at revision {cube.revision}, not {expected_revision}",
             metadata={"current_revision": str(cube.revision)},
         )
-    return cube
 
 
 async def commit(

@@ -21,7 +21,7 @@ from memos_server.mem_os.access import permits
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.lifecycle import seen_versions
 from memos_server.mem_os.memories import ids_in
-from memos_server.mem_os.mutation import Outcome, audit, commit, locked_cube, mutate
+from memos_server.mem_os.mutation import Outcome, audit, commit, expect_revision, locked_cube, mutate
 from memos_server.mem_os.render import commit_of, cube_message
 from memos_server.vec_dbs.base import Some
 
@@ -35,8 +35,9 @@ async def purge_memories(mos: Mos, call: Call, request: PurgeMemoriesRequest) ->
     ids = ids_in(cube_id, request.names, "names")
 
     async def work(txn: Writer) -> Outcome[PurgeMemoriesResponse]:
-        cube = await locked_cube(txn, cube_id, request.expected_revision)
+        cube = await locked_cube(txn, cube_id)
         versions = await seen_versions(txn, call, cube, ids)
+        expect_revision(cube, request.expected_revision)
         for version in versions:
             if version.state == MEMORY_STATE_PURGED:
                 raise MipError(

@@ -31,7 +31,7 @@ from memos_server.mem_os.access import CubeView
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
 from memos_server.mem_os.lifecycle import seen_versions
 from memos_server.mem_os.memories import id_in, ids_in, not_found, state_of
-from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate
+from memos_server.mem_os.mutation import Outcome, commit, expect_revision, locked_cube, mutate
 from memos_server.mem_os.paging import RESPONSE_BYTES, Pages, page_size
 from memos_server.mem_os.render import commit_of, relation_message, visible_memories
 from memos_server.mem_os.updating import updatable
@@ -76,9 +76,10 @@ async def create_relations(mos: Mos, call: Call, request: CreateRelationsRequest
     edges = _ends(cube_id, request.relations)
 
     async def work(txn: Writer) -> Outcome[CreateRelationsResponse]:
-        cube = await locked_cube(txn, cube_id, request.expected_revision)
+        cube = await locked_cube(txn, cube_id)
         ids = list(dict.fromkeys(id_ for source, target, _ in edges for id_ in (source, target)))
         memories = dict(zip(ids, await seen_versions(txn, call, cube, ids), strict=True))
+        expect_revision(cube, request.expected_revision)
         for memory_id, version in memories.items():
             updatable(version, names.memory_name(cube_id, memory_id))
         await _check_tree(txn, cube, [(memories[s], memories[t]) for s, t, edge in edges if edge.type == PARENT_OF])
@@ -152,9 +153,10 @@ async def delete_relations(mos: Mos, call: Call, request: DeleteRelationsRequest
     edges = _ends(cube_id, request.relations)
 
     async def work(txn: Writer) -> Outcome[DeleteRelationsResponse]:
-        cube = await locked_cube(txn, cube_id, request.expected_revision)
+        cube = await locked_cube(txn, cube_id)
         ids = list(dict.fromkeys(id_ for source, target, _ in edges for id_ in (source, target)))
         memories = dict(zip(ids, await seen_versions(txn, call, cube, ids), strict=True))
+        expect_revision(cube, request.expected_revision)
         changes = []
         for source, target, edge in edges:
             id_ = relation_id(memories[source].uid, memories[target].uid, edge.type)

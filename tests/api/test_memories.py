@@ -134,6 +134,22 @@ async def test_an_expected_revision_that_is_over_is_refused(mip: Mip, cube: str)
     assert raised.value.metadata["current_revision"] == "2"
 
 
+@pytest.mark.parametrize(
+    ("rpc", "more"),
+    [
+        ("TransitionMemories", {"state": "MEMORY_STATE_ARCHIVED"}),
+        ("DeleteMemories", {}),
+        ("PurgeMemories", {"reason": "done"}),
+    ],
+)
+async def test_what_exists_comes_before_the_expected_revision(
+    mip: Mip, cube: str, rpc: str, more: dict[str, str]
+) -> None:
+    with pytest.raises(RpcError) as raised:
+        await getattr(mip, rpc)(parent=cube, names=[f"{cube}/memories/none"], expected_revision=7, **more)
+    assert (raised.value.code, raised.value.reason) == ("NOT_FOUND", "MEMORY_NOT_FOUND")
+
+
 async def test_states_follow_the_table_of_transitions(mip: Mip, cube: str) -> None:
     name = (await mip.AddMemories(parent=cube, memories=[text("one")])).memories[0].name
     moved = await mip.TransitionMemories(parent=cube, names=[name], state="MEMORY_STATE_ARCHIVED")
