@@ -105,6 +105,8 @@ class _Calls:
                 self._authenticate(context)
             request = read()
             with self._lock:
+                if not context.is_active():
+                    raise Refusal("CANCELLED", "the caller went away or its deadline is over")
                 return method(request)
         except Refusal as refusal:
             abort(context, refusal)
