@@ -88,7 +88,7 @@ def started(command: str) -> Iterator[Target]:
     token = secrets.token_urlsafe(24)
     try:
         process = subprocess.Popen(  # noqa: S603  what the person who runs the suite asked for
-            shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace"
         )
     except (OSError, ValueError) as error:
         raise TargetError(f"the command cannot be started: {error}") from None
@@ -100,6 +100,7 @@ def started(command: str) -> Iterator[Target]:
 
 def _announced(process: subprocess.Popen[str], token: str) -> Target:
     lines: list[str] = []
+    told = threading.Event()
 
     def talk() -> None:
         if process.stdin is None or process.stdout is None:
@@ -107,14 +108,21 @@ def _announced(process: subprocess.Popen[str], token: str) -> Target:
         with contextlib.suppress(OSError):
             process.stdin.write(json.dumps({"listen": "127.0.0.1:0", "token": token}) + "\n")
             process.stdin.flush()
-            lines.append(process.stdout.readline())
+        with process.stdout as output:
+            lines.append(output.readline())
+            told.set()
+            # Read on: a full pipe would stop a server that goes on writing.
+            for _ in output:
+                pass
 
-    reader = threading.Thread(target=talk, daemon=True)
-    reader.start()
-    reader.join(_START_S)
-    if not lines or not lines[0].strip():
-        status = process.poll()
-        what = f"it ended with status {status}" if status is not None else f"it wrote nothing within {_START_S:.0f} s"
+    threading.Thread(target=talk, name="output of the command", daemon=True).start()
+    if not told.wait(_START_S) or not lines[0].strip():
+        what = f"it wrote nothing within {_START_S:.0f} s"
+        if told.is_set():
+            try:
+                what = f"it ended with status {process.wait(1.0)}"
+            except subprocess.TimeoutExpired:
+                what = "its first line is empty"
         raise TargetError(
             f"the command named no address: {what}. It must write one line such as"
             ' {"address": "127.0.0.1:7600"} to its standard output.'
