@@ -36,7 +36,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Checks whether a server speaks the Memory Interchange Protocol (MIP), sentence by sentence.",
 )
-_out, _err = Console(), Console(stderr=True)
+# Names of checks are long: where the output is no terminal, a line that breaks in one could not be searched.
+_out, _err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 _MARKS = {"passed": "[green]passed[/]", "failed": "[red]failed[/]", "not declared": "[dim]not declared[/]"}
 
 
