@@ -183,7 +183,7 @@ def _mask_star(patches: Patches) -> None:
     patches.wrap(updating, "mask_paths", populated)
 
 
-@mutant("limits-unchecked")
+@mutant("limits-unchecked", "*limits/*", "*names/*", "*declarations/*")
 def _limits_unchecked(patches: Patches) -> None:
     """No declared limit or grammar of a field is checked."""
     patches.set(endpoints, "validate", lambda request: None)
@@ -203,7 +203,7 @@ def _vectors_unchecked(patches: Patches) -> None:
     everywhere(patches, "checked", embedding.checked, unchecked)
 
 
-@mutant("error-without-error-info")
+@mutant("error-without-error-info", "errors/*", "etags/*", "tokens/*")
 def _no_error_info(patches: Patches) -> None:
     """Errors carry no details."""
     patches.set(endpoints, "trailing_metadata", lambda error: ())
@@ -235,7 +235,7 @@ def _no_violations(patches: Patches) -> None:
     patches.wrap(endpoints, "from_exception", stripped)
 
 
-@mutant("error-without-metadata")
+@mutant("error-without-metadata", "errors/*", "states/*", "purging/*", "watch/*", "filter*/*", "etags/*", "merging/*")
 def _no_metadata(patches: Patches) -> None:
     """An ErrorInfo has no metadata."""
 

@@ -12,7 +12,14 @@ from memos_server.graph_dbs.base import Kind
 from memos_server.mem_cube import changes, commitments, log, rollback
 from memos_server.mem_os import context, rewinding
 
-_READING_THE_PAST = ("GetMemory", "BatchGetMemories", "ListMemories", "SearchMemories", "ListRelations", "Traverse")
+_READING_THE_PAST = (
+    "MemoryService.GetMemory",
+    "MemoryService.BatchGetMemories",
+    "MemoryService.ListMemories",
+    "MemoryService.SearchMemories",
+    "GraphService.ListRelations",
+    "GraphService.Traverse",
+)
 _ROLLBACK = ("rollback/*", "versions/*", "search-as-of/*")
 
 
@@ -25,7 +32,7 @@ def _present(request: Any) -> None:
 for _rpc in _READING_THE_PAST:
 
     def _as_of_present(patches: Patches, rpc: str = _rpc) -> None:
-        before(patches, rpc, _present)
+        before(patches, rpc.partition(".")[2], _present)
 
     _as_of_present.__doc__ = f"{_rpc} with as_of_revision reads the present."
     mutant(f"as-of-reads-the-present/{_rpc}")(_as_of_present)

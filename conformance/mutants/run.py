@@ -15,7 +15,6 @@ import fnmatch
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 import yaml
 from mip_conformance.cases import all_checks
@@ -23,12 +22,14 @@ from mip_conformance.verdicts import Result
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from conformance.mutants.faults import all_mutants
+from conformance.mutants.faults import Mutant, all_mutants
 from conformance.mutants.trials import KILLS, Trial, chosen, must_checks, read_kills, run_checks, try_many
 
 _console = Console(stderr=True)
 _KEPT = 3
 """Checks that kills.yaml keeps for a mutant, beyond those that nothing else has."""
+_TRIED = 60
+"""Checks that a member of a family is tried on."""
 
 
 def _tried(plan: dict[str, Sequence[str]]) -> list[Trial]:
@@ -83,6 +84,71 @@ def _reasons_and_rpcs(results: Sequence[Result]) -> dict[str, set[str]]:
     return found
 
 
+class _Plan:
+    """Which checks are to be tried on which mutant, and what came of it."""
+
+    def __init__(self, exercised: Sequence[str], occurs: dict[str, set[str]]) -> None:
+        """Begins with nothing found.
+
+        Args:
+            exercised: The checks that pass without a fault.
+            occurs: By RPC and by reason, those in whose calls it occurs.
+        """
+        self._exercised = exercised
+        self._occurs = occurs
+        self._musts = set(must_checks()).intersection(exercised)
+        self.found: dict[str, list[str]] = {}
+        self.survived: dict[str, int] = {}
+
+    def judged(self) -> set[str]:
+        """Returns the checks that some mutant trips."""
+        return {check for checks in self.found.values() for check in checks}
+
+    def candidates(self, mutant: Mutant) -> list[str]:
+        """Returns the checks that might find a mutant; of a family's, first those that nothing has tripped yet."""
+        if mutant.tries:
+            wanted = {check.name for check in chosen(mutant.tries)}
+            return [name for name in self._exercised if name in wanted]
+        member = mutant.name.partition("/")[2]
+        if not member:
+            return list(self._exercised)
+        judged = self.judged()
+        touching = sorted(self._occurs[member], key=lambda name: (name in judged, len(name), name))
+        return touching[:_TRIED]
+
+    def take(self, trial: Trial) -> None:
+        """Notes what a trial found: what nothing else trips, and a few more."""
+        if trial.dead:
+            sys.stdout.write(f"{trial.mutant} keeps the server from answering at all: {trial.dead}\n")
+            return
+        judged = self.judged()
+        before = self.found.get(trial.mutant, [])
+        own = [check for check in trial.failed if check not in judged and check in self._musts]
+        more = [check for check in trial.failed if check not in own and check not in before]
+        kept = sorted({*before, *own, *more[: max(0, _KEPT - len(own) - len(before))]})
+        if kept:
+            self.found[trial.mutant] = kept
+            self.survived.pop(trial.mutant, None)
+        else:
+            self.survived[trial.mutant] = self.survived.get(trial.mutant, 0) + len(trial.passed)
+
+    def rest(self, traces: dict[str, set[str]]) -> dict[str, Sequence[str]]:
+        """Returns, for checks that nothing trips yet, the mutant that forgets what they are about: of the RPCs that a
+        check calls, the one that the fewest others call."""
+        left = sorted(self._musts - self.judged())
+        plan: dict[str, list[str]] = defaultdict(list)
+        for name in left:
+            rpcs = [rpc for rpc in traces[name] if f"empty-answer/{rpc}" in all_mutants()]
+            if rpcs:
+                rarest = min(rpcs, key=lambda rpc: (len(self._occurs[rpc]), rpc))
+                plan[f"empty-answer/{rarest}"].append(name)
+        return dict(plan)
+
+    def unjudged(self) -> list[str]:
+        """Returns the MUST checks that nothing trips."""
+        return sorted(self._musts - self.judged())
+
+
 def write(only: str) -> int:
     """Tries every mutant against the checks that might find it, and writes kills.yaml."""
     clean = run_checks(None, list(all_checks()))
@@ -90,39 +156,28 @@ def write(only: str) -> int:
         for result in failed:
             sys.stdout.write(f"without a fault: {result.check.name}: {result.message}\n")
         return 1
-    exercised = [result.check.name for result in clean if result.outcome == "passed"]
     occurs = _reasons_and_rpcs(clean)
-    plan: dict[str, Sequence[str]] = {}
-    for mutant in all_mutants().values():
-        if not fnmatch.fnmatchcase(mutant.name, only):
-            continue
-        member = mutant.name.partition("/")[2]
-        if mutant.tries:
-            plan[mutant.name] = [check.name for check in chosen(mutant.tries)]
-        else:
-            plan[mutant.name] = [name for name in exercised if name in occurs[member]] if member else exercised
-    trials = {trial.mutant: trial for trial in _tried({name: checks for name, checks in plan.items() if checks})}
-    found = read_kills() if KILLS.exists() else {}
-    found = {name: checks for name, checks in found.items() if name in all_mutants() and name not in plan}
-    judged = {check for checks in found.values() for check in checks}
-    musts = set(must_checks())
-    # Those with the fewest first: what only one mutant trips is its own, and the mutants for everything come last.
-    for name, trial in sorted(trials.items(), key=lambda item: (len(item[1].failed), item[0])):
-        if trial.dead:
-            sys.stdout.write(f"{name} keeps the server from answering at all: {trial.dead}\n")
-            continue
-        own = [check for check in trial.failed if check not in judged and check in musts]
-        more = [check for check in trial.failed if check not in own]
-        found[name] = sorted(own + more[: max(0, _KEPT - len(own))])
-        judged |= set(found[name])
-        if not found[name]:
-            del found[name]
-            sys.stdout.write(f"{name} SURVIVES {len(trial.passed)} checks\n")
-    for name in [name for name in plan if not plan[name]]:
-        sys.stdout.write(f"{name}: no check touches it\n")
+    plan = _Plan([result.check.name for result in clean if result.outcome == "passed"], occurs)
+    mutants = [mutant for mutant in all_mutants().values() if fnmatch.fnmatchcase(mutant.name, only)]
+    if only != "*":
+        plan.found = {name: checks for name, checks in read_kills().items() if not fnmatch.fnmatchcase(name, only)}
+    single = [mutant for mutant in mutants if mutant.tries or "/" not in mutant.name]
+    for group in (single, [mutant for mutant in mutants if mutant not in single]):
+        work = {mutant.name: plan.candidates(mutant) for mutant in group}
+        for name in [name for name, checks in work.items() if not checks]:
+            sys.stdout.write(f"{name}: no check touches it\n")
+        # What only few trip comes first, so that each mutant gets checks of its own.
+        trials = _tried({name: checks for name, checks in work.items() if checks})
+        for trial in sorted(trials, key=lambda trial: (len(trial.failed), trial.mutant)):
+            plan.take(trial)
+    calls = {result.check.name: {trace.rpc for trace in result.traces} for result in clean}
+    for trial in _tried(plan.rest(calls)):
+        plan.take(trial)
     header = "# Which checks must find which mutant. Written by `python -m conformance.mutants.run --write`.\n"
-    Path(KILLS).write_text(header + yaml.safe_dump(found, sort_keys=True, width=120), encoding="utf-8")
-    for check in sorted(musts - judged):
+    KILLS.write_text(header + yaml.safe_dump(plan.found, sort_keys=True, width=120), encoding="utf-8")
+    for name, count in sorted(plan.survived.items()):
+        sys.stdout.write(f"{name} SURVIVES {count} checks\n")
+    for check in plan.unjudged():
         sys.stdout.write(f"{check} is a MUST that no mutant trips\n")
     return 0
 
