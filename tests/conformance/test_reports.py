@@ -159,7 +159,7 @@ class Elements(html.parser.HTMLParser):
     def handle_starttag(self, name: str, attributes: list[tuple[str, str | None]]) -> None:
         """Notes an element."""
         self.starts.append((name, dict(attributes)))
-        if name not in ("meta", "input"):
+        if name not in ("meta", "input", "wbr"):
             self._open.append(name)
 
     def handle_endtag(self, name: str) -> None:

@@ -58,9 +58,10 @@ def _row(line: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> S
     if line["checks"]:
         says.append(_checks_of(line["checks"], results))
     where = anchor("requirement", line["id"])
-    id_ = tag(
-        "td", tag("a", line["id"], href=f"#{where}"), " ", tag("span", line["keyword"], class_="faint"), class_="id"
-    )
+    # A long id, that of an RPC, breaks where its parts meet.
+    front, dot, back = line["id"].partition(".")
+    link = tag("a", front + dot, tag("wbr") if dot else "", back, href=f"#{where}")
+    id_ = tag("td", link, " ", tag("span", line["keyword"], class_="faint"), class_="id")
     outcome = tag("td", result(line["result"]), class_="outcome")
     return tag("tr", id_, tag("td", *says, class_="says"), outcome, id=where, data_result=line["result"])
 

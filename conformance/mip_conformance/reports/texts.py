@@ -35,7 +35,7 @@ def anchor(kind: str, name: str) -> str:
     return f"{kind}-{re.sub(r'[^A-Za-z0-9._:/-]', '_', name)}"
 
 
-_VOID = ("input", "meta")
+_VOID = ("input", "meta", "wbr")
 """Elements without content, of which HTML permits no end."""
 
 
