@@ -17,7 +17,7 @@ from memos_server.api.resources import Rule, rule_of
 from memos_server.mem_os import access, commits, mutation, principals, render, sealing
 from memos_server.mem_os.access import CubeView
 
-_SECRETS = ("sensitivity/*", "*secret*", "*hidden*", "*absent*", "grants/*")
+_SECRETS = ("secrets*/*", "labels/*", "*secret*", "*hidden*", "*absent*", "grants*/*")
 _TOKENS = ("tokens/*", "revocation/*", "principals/*")
 
 
@@ -115,19 +115,19 @@ for _method in _methods():
         )
 
 
-@mutant("reader-may-write", "permissions/*", "grants/*")
+@mutant("reader-may-write", "permissions/*", "order-of-checks/*", "grants*/*")
 def _reader_writes(patches: Patches) -> None:
     """A role of reader permits what that of writer does."""
     patches.set(access, "_NEEDED", {**access._NEEDED, options_pb2.PERMISSION_WRITE: 1})
 
 
-@mutant("writer-may-administer", "permissions/*", "grants/*")
+@mutant("writer-may-administer", "permissions/*", "order-of-checks/*", "grants*/*")
 def _writer_administers(patches: Patches) -> None:
     """A role of writer permits what that of administrator does."""
     patches.set(access, "_NEEDED", {**access._NEEDED, options_pb2.PERMISSION_ADMIN: 2})
 
 
-@mutant("admin-of-a-cube-administers-the-server", "permissions/*", "grants/*", "principals/*")
+@mutant("admin-of-a-cube-administers-the-server", "permissions/*", "order-of-checks/*", "grants*/*", "principals/*")
 def _cube_admin(patches: Patches) -> None:
     """Who administers any cube administers the server."""
 
@@ -139,7 +139,7 @@ def _cube_admin(patches: Patches) -> None:
     patches.wrap(access, "permits", permits)
 
 
-@mutant("everybody-creates-cubes", "permissions/*", "grants/*", "cubes/*")
+@mutant("everybody-creates-cubes", "permissions/*", "order-of-checks/*", "grants*/*", "cube*/*")
 def _everybody_creates(patches: Patches) -> None:
     """Every principal may create and fork cubes."""
     original = access.permits
@@ -150,7 +150,7 @@ def _everybody_creates(patches: Patches) -> None:
     everywhere(patches, "permits", original, permits)
 
 
-@mutant("grant-on-one-memory-opens-the-cube", "grants/*", "sensitivity/*")
+@mutant("grant-on-one-memory-opens-the-cube", "grants*/*", "secrets*/*", "labels/*")
 def _memory_grant(patches: Patches) -> None:
     """A grant on one memory shows its whole cube."""
     original = access.view_of
@@ -162,19 +162,19 @@ def _memory_grant(patches: Patches) -> None:
     everywhere(patches, "view_of", original, view_of)
 
 
-@mutant("grant-above-ones-own-level", "grants/*", "sensitivity/*")
+@mutant("grant-above-ones-own-level", "grants*/*", "secrets*/*", "labels/*")
 def _grant_above(patches: Patches) -> None:
     """A principal gives grants up to any level."""
     patches.set(principals, "_own_level", lambda call, resource: SENSITIVITY_SECRET)
 
 
-@mutant("label-above-ones-own-level", "sensitivity/*", "grants/*")
+@mutant("label-above-ones-own-level", "secrets*/*", "labels/*", "grants*/*")
 def _label_above(patches: Patches) -> None:
     """A principal gives memories any label."""
     everywhere(patches, "require_level", access.require_level, lambda *args: None)
 
 
-@mutant("lowest-grant-holds", "grants/*", "sensitivity/*")
+@mutant("lowest-grant-holds", "grants*/*", "secrets*/*", "labels/*")
 def _lowest(patches: Patches) -> None:
     """Of several grants that cover a memory the lowest level holds."""
     patches.set(
@@ -184,7 +184,7 @@ def _lowest(patches: Patches) -> None:
     )
 
 
-@mutant("last-administrator-goes", "principals/*", "grants/*")
+@mutant("last-administrator-goes", "principals/*", "grants*/*")
 def _last_admin(patches: Patches) -> None:
     """The last administrator of a server can be taken away."""
 
@@ -252,7 +252,7 @@ def _not_inherited(patches: Patches) -> None:
     everywhere(patches, "inherited_sensitivity", sealing.inherited_sensitivity, asked)
 
 
-@mutant("sealed-bytes-for-everybody", *_SECRETS, "digests/*")
+@mutant("sealed-bytes-for-everybody", *_SECRETS, "digests/*", "sealing/*", "commits*/*", "changes/*")
 def _sealed(patches: Patches) -> None:
     """Sealed commits and changes are sent to callers that may not see everything."""
     patches.set(commits, "_require_sealed", lambda call, cube_id, view: view == 2)
@@ -270,7 +270,7 @@ def _counted(patches: Patches) -> None:
         use_case(patches, rpc, unary)
 
 
-@mutant("statistics-of-hidden-memories", *_SECRETS, "search/*")
+@mutant("statistics-of-hidden-memories", *_SECRETS, "search*/*")
 def _statistics(patches: Patches) -> None:
     """Scores of words are computed over memories that the caller may not see as well."""
     from memos_server.mem_os import searching
@@ -286,7 +286,7 @@ def _statistics(patches: Patches) -> None:
 # What a stranger learns.
 
 
-@mutant("existing-cubes-answer-otherwise", "absent*/*", "*absent*", "permissions/*")
+@mutant("existing-cubes-answer-otherwise", "absent*/*", "*absent*", "permissions/*", "order-of-checks/*")
 def _existing(patches: Patches) -> None:
     """The answer to who lacks the permission says of cubes that exist something else than of those that do not."""
     from memos_server.errors import MipError

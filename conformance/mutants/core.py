@@ -25,32 +25,41 @@ def _without(field: str) -> Callable[[Any], None]:
     return lambda request: request.ClearField(field)
 
 
-@mutant("request-id-ignored", "request-ids/*")
+@mutant("request-id-ignored", "*request-ids/*")
 def _request_id_ignored(patches: Patches) -> None:
     """A repeated call takes effect again."""
     for rpc in _rpcs_with("request_id"):
         before(patches, rpc, _without("request_id"))
 
 
-@mutant("request-id-reused-with-another-body", "request-ids/*")
+@mutant("request-id-reused-with-another-body", "*request-ids/*")
 def _request_id_reused(patches: Patches) -> None:
     """A request_id that was used with another request is answered with what the first call returned."""
     patches.set(mutation, "_digest", lambda salt, request: b"the same for all")
 
 
-@mutant("request-id-of-one-scope", "request-ids/*")
+@mutant("request-id-of-one-scope", "*request-ids/*")
 def _request_id_of_one_scope(patches: Patches) -> None:
     """A request_id is one for all methods and resources of a principal."""
     patches.set(mutation, "_key", lambda call, resource, id_: RequestKey(call.principal, "", "", id_.lower()))
 
 
-@mutant("request-id-of-all-principals", "request-ids/*", "*request-id*")
+@mutant("request-id-of-all-principals", "*request-ids/*", "*request-id*")
 def _request_id_of_all(patches: Patches) -> None:
     """A request_id of one principal is taken for that of another."""
     patches.set(mutation, "_key", lambda call, resource, id_: RequestKey("", call.method, resource, id_.lower()))
 
 
-@mutant("request-id-forgotten-in-the-commit", "log/*", "history/*", "request-ids/*", "commits/*")
+@mutant(
+    "request-id-forgotten-in-the-commit",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "history/*",
+    "*request-ids/*",
+    "commits/*",
+)
 def _request_id_not_logged(patches: Patches) -> None:
     """Commits do not name the request_id of their call."""
 
@@ -67,7 +76,7 @@ def _etag_ignored(patches: Patches) -> None:
     everywhere(patches, "check_etag", updating.check_etag, lambda asked, version, name: None)
 
 
-@mutant("etag-of-a-cube-ignored", "etags/*", "cubes/*", "*etag*")
+@mutant("etag-of-a-cube-ignored", "etags/*", "cube*/*", "*etag*")
 def _cube_etag_ignored(patches: Patches) -> None:
     """A stale etag of a cube does not keep it from being changed or deleted."""
     before(patches, "UpdateCube", lambda request: request.cube.ClearField("etag"))
@@ -87,7 +96,7 @@ def _etag_random(patches: Patches) -> None:
     everywhere(patches, "etag_of", render.etag_of, lambda version: f"{next(count):032x}")
 
 
-@mutant("expected-revision-ignored", "etags/*", "*revision*", "log/*")
+@mutant("expected-revision-ignored", "etags/*", "*revision*", "log/*", "kept-log/*", "commits*/*", "changes/*")
 def _expected_revision_ignored(patches: Patches) -> None:
     """A mutation takes effect whatever the cube's revision is."""
     for rpc in _rpcs_with("expected_revision"):
@@ -95,20 +104,20 @@ def _expected_revision_ignored(patches: Patches) -> None:
             before(patches, rpc, _without("expected_revision"))
 
 
-@mutant("page-token-reused-across-arguments", "pages/*", "*page*")
+@mutant("page-token-reused-across-arguments", "*pages/*", "*page*")
 def _page_token_unbound(patches: Patches) -> None:
     """A page token opens with another filter, another RPC and for another principal."""
     patches.set(page_tokens, "_bound", lambda principal, method, arguments: b"")
 
 
-@mutant("page-token-of-another-principal", "pages/*", "*page*")
+@mutant("page-token-of-another-principal", "*pages/*", "*page*")
 def _page_token_of_another(patches: Patches) -> None:
     """A page token of one principal opens for another."""
     original = page_tokens._bound
     patches.set(page_tokens, "_bound", lambda principal, method, arguments: original("", method, arguments))
 
 
-@mutant("page-token-malformed-is-the-first-page", "pages/*", "*page*", "limits/*")
+@mutant("page-token-malformed-is-the-first-page", "*pages/*", "*page*", "limits/*")
 def _page_token_any(patches: Patches) -> None:
     """A token that was never given out begins from the start."""
 
@@ -122,7 +131,7 @@ def _page_token_any(patches: Patches) -> None:
     patches.set(page_tokens.PageTokens, "decode", lambda self, *args: decode(original, self, *args))
 
 
-@mutant("page-not-pinned", "pages/*", "*page*")
+@mutant("page-not-pinned", "*pages/*", "*page*")
 def _page_not_pinned(patches: Patches) -> None:
     """Later pages of a listing are read at the present instead of the revision of the first."""
 
@@ -133,7 +142,7 @@ def _page_not_pinned(patches: Patches) -> None:
     patches.set(paging.Pages, "number", lambda self, *args: number(original, self, *args))
 
 
-@mutant("page-loses-one", "pages/*", "*page*", "memories/*", "filters/*")
+@mutant("page-loses-one", "*pages/*", "*page*", "memor*/*", "reading-memories/*", "filter*/*")
 def _page_loses_one(patches: Patches) -> None:
     """The last memory of a page that has a next one is left out."""
 
@@ -144,14 +153,14 @@ def _page_loses_one(patches: Patches) -> None:
     after(patches, "ListMemories", shorten)
 
 
-@mutant("page-size-ignored", "pages/*", "*page*")
+@mutant("page-size-ignored", "*pages/*", "*page*")
 def _page_size_ignored(patches: Patches) -> None:
     """Every page has the default size."""
     for rpc in _rpcs_with("page_size"):
         before(patches, rpc, _without("page_size"))
 
 
-@mutant("mask-ignored", "update-masks/*", "cubes/*")
+@mutant("mask-ignored", "update-masks/*", "cube*/*")
 def _mask_ignored(patches: Patches) -> None:
     """An update changes what is populated, whatever its mask says."""
     for rpc in ("UpdateMemory", "UpdateCube"):
@@ -235,7 +244,17 @@ def _no_violations(patches: Patches) -> None:
     patches.wrap(endpoints, "from_exception", stripped)
 
 
-@mutant("error-without-metadata", "errors/*", "states/*", "purging/*", "watch/*", "filter*/*", "etags/*", "merging/*")
+@mutant(
+    "error-without-metadata",
+    "errors/*",
+    "states/*",
+    "updates-by-state/*",
+    "purg*/*",
+    "watch*/*",
+    "filter*/*",
+    "etags/*",
+    "merging/*",
+)
 def _no_metadata(patches: Patches) -> None:
     """An ErrorInfo has no metadata."""
 
@@ -247,7 +266,7 @@ def _no_metadata(patches: Patches) -> None:
     patches.wrap(endpoints, "from_exception", stripped)
 
 
-@mutant("version-of-another-protocol", "versions/*")
+@mutant("version-of-another-protocol", "versions/*", "declarations/*")
 def _another_version(patches: Patches) -> None:
     """GetCapabilities names a version that this text is not of."""
 
@@ -257,7 +276,7 @@ def _another_version(patches: Patches) -> None:
     after(patches, "GetCapabilities", change)
 
 
-@mutant("limits-not-declared", "versions/*", "limits/*", "*capabilities*")
+@mutant("limits-not-declared", "versions/*", "declarations/*", "limits/*", "*capabilities*")
 def _limits_not_declared(patches: Patches) -> None:
     """GetCapabilities declares no limits and no treatment of unknown fields."""
 
@@ -268,25 +287,44 @@ def _limits_not_declared(patches: Patches) -> None:
     after(patches, "GetCapabilities", change)
 
 
-@mutant("unknown-fields-dropped", "versions/*", "*unknown*", "digests/*")
+@mutant(
+    "unknown-fields-dropped",
+    "versions/*",
+    "declarations/*",
+    "*unknown*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+)
 def _unknown_dropped(patches: Patches) -> None:
     """Fields of a content that the server does not know are dropped, though it declares to keep them."""
     before(patches, "AddMemories", lambda request: request.DiscardUnknownFields())
 
 
-@mutant("tags-as-they-come", "update-masks/*", "memories/*", "values/*", "digests/*")
+@mutant(
+    "tags-as-they-come",
+    "update-masks/*",
+    "memor*/*",
+    "reading-memories/*",
+    "values/*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+)
 def _tags_unsorted(patches: Patches) -> None:
     """Tags and labels are stored unsorted, attributes not in canonical form, and repeats are kept."""
     patches.set(rules, "normalise", lambda memory, field: None)
 
 
-@mutant("states-without-a-table", "states/*", "merging/*", "deleting/*")
+@mutant("states-without-a-table", "states/*", "updates-by-state/*", "merging/*", "deleting/*", "deleted-cubes*/*")
 def _states_free(patches: Patches) -> None:
     """Any state may follow any other but PURGED."""
     patches.set(states, "may_transition", lambda frm, to: True)
 
 
-@mutant("merge-forgets-merged-into", "merging/*", "states/*", "rollback/*")
+@mutant("merge-forgets-merged-into", "merging/*", "states/*", "updates-by-state/*", "rollback*/*")
 def _merge_forgets(patches: Patches) -> None:
     """A merged memory does not say which one absorbed it."""
 
@@ -306,7 +344,15 @@ def _merge_without_provenance(patches: Patches) -> None:
     patches.set(merging, "_PROVENANCE", 0)
 
 
-@mutant("deleted-is-listed", "deleting/*", "memories/*", "states/*")
+@mutant(
+    "deleted-is-listed",
+    "deleting/*",
+    "deleted-cubes*/*",
+    "memor*/*",
+    "reading-memories/*",
+    "states/*",
+    "updates-by-state/*",
+)
 def _deleted_listed(patches: Patches) -> None:
     """Deleted memories are listed without being asked for."""
 
@@ -316,13 +362,13 @@ def _deleted_listed(patches: Patches) -> None:
     before(patches, "ListMemories", show)
 
 
-@mutant("deleted-is-updated", "deleting/*", "states/*")
+@mutant("deleted-is-updated", "deleting/*", "deleted-cubes*/*", "states/*", "updates-by-state/*")
 def _deleted_updated(patches: Patches) -> None:
     """A deleted memory can be updated."""
     everywhere(patches, "updatable", updating.updatable, lambda version, name: None)
 
 
-@mutant("deleted-cube-answers", "deleting/*", "cubes/*")
+@mutant("deleted-cube-answers", "deleting/*", "deleted-cubes*/*", "cube*/*")
 def _deleted_cube_answers(patches: Patches) -> None:
     """A deleted cube and what is in it answer as if it were not deleted."""
     original = context.existing_cube
@@ -333,7 +379,7 @@ def _deleted_cube_answers(patches: Patches) -> None:
     everywhere(patches, "existing_cube", original, existing)
 
 
-@mutant("purge-only-deletes", "purging/*", "*purge*", "rollback/*", "fork/*")
+@mutant("purge-only-deletes", "purg*/*", "*purge*", "rollback*/*", "fork*/*")
 def _purge_deletes(patches: Patches) -> None:
     """PurgeMemories deletes: what was to be erased can still be read."""
 
@@ -346,7 +392,7 @@ def _purge_deletes(patches: Patches) -> None:
     use_case(patches, "PurgeMemories", purge)
 
 
-@mutant("purge-says-nothing-of-what-derives", "purging/*", "fork/*", "jobs/*", "*purge*")
+@mutant("purge-says-nothing-of-what-derives", "purg*/*", "fork*/*", "jobs/*", "*purge*")
 def _purge_silent(patches: Patches) -> None:
     """A purge names neither what derives from the erased content nor the job that erases the bytes."""
 
@@ -358,7 +404,7 @@ def _purge_silent(patches: Patches) -> None:
         after(patches, rpc, erase)
 
 
-@mutant("purged-cube-comes-back", "purging/*", "cubes/*", "*purge*")
+@mutant("purged-cube-comes-back", "purg*/*", "cube*/*", "*purge*")
 def _purged_cube_back(patches: Patches) -> None:
     """PurgeCube only deletes the cube."""
     from memos_server._pb.mip.v1.cube_service_pb2 import DeleteCubeRequest, PurgeCubeResponse
@@ -371,7 +417,7 @@ def _purged_cube_back(patches: Patches) -> None:
     use_case(patches, "PurgeCube", purge)
 
 
-@mutant("batch-loses-its-order", "memories/*", "*batch*")
+@mutant("batch-loses-its-order", "memor*/*", "reading-memories/*", "*batch*")
 def _batch_order(patches: Patches) -> None:
     """BatchGetMemories returns the memories in another order than they were named in."""
 
@@ -383,7 +429,17 @@ def _batch_order(patches: Patches) -> None:
     after(patches, "BatchGetMemories", turn)
 
 
-@mutant("add-forgets-the-last", "memories/*", "log/*", "request-ids/*", "limits/*")
+@mutant(
+    "add-forgets-the-last",
+    "memor*/*",
+    "reading-memories/*",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "*request-ids/*",
+    "limits/*",
+)
 def _add_forgets(patches: Patches) -> None:
     """Of several memories in one request the last one is not stored."""
 
@@ -394,7 +450,7 @@ def _add_forgets(patches: Patches) -> None:
     before(patches, "AddMemories", shorten)
 
 
-@mutant("add-is-not-whole", "memories/*", "conventions/*", "*atomic*", "*whole*", "limits/*")
+@mutant("add-is-not-whole", "memor*/*", "reading-memories/*", "mutations/*", "*atomic*", "*whole*", "limits/*")
 def _add_not_whole(patches: Patches) -> None:
     """A batch with a memory that is refused stores those before it."""
 
@@ -420,7 +476,20 @@ def _session_goes_on(patches: Patches) -> None:
     everywhere(patches, "check_references", sealing.check_references, unchecked)
 
 
-@mutant("times-with-nanoseconds", "values/*", "digests/*", "log/*", "memories/*")
+@mutant(
+    "times-with-nanoseconds",
+    "values/*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "memor*/*",
+    "reading-memories/*",
+)
 def _nanoseconds(patches: Patches) -> None:
     """Times that the server makes have a finer part than microseconds."""
 

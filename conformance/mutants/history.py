@@ -20,7 +20,7 @@ _READING_THE_PAST = (
     "GraphService.ListRelations",
     "GraphService.Traverse",
 )
-_ROLLBACK = ("rollback/*", "versions/*", "search-as-of/*")
+_ROLLBACK = ("rollback*/*", "versions/*", "declarations/*", "search-as-of/*")
 
 
 def _present(request: Any) -> None:
@@ -38,7 +38,18 @@ for _rpc in _READING_THE_PAST:
     mutant(f"as-of-reads-the-present/{_rpc}")(_as_of_present)
 
 
-@mutant("as-of-beyond-the-head", "as-of/*", "search-as-of/*", "rollback/*", "watch/*", "log/*", "*revision*")
+@mutant(
+    "as-of-beyond-the-head",
+    "as-of/*",
+    "search-as-of/*",
+    "rollback*/*",
+    "watch*/*",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "*revision*",
+)
 def _beyond_the_head(patches: Patches) -> None:
     """A revision above the head is answered as the head is."""
     original = context.at_revision
@@ -52,7 +63,18 @@ def _beyond_the_head(patches: Patches) -> None:
 # The log.
 
 
-@mutant("commit-with-a-wrong-digest", "log/*", "digests/*", "watch/*")
+@mutant(
+    "commit-with-a-wrong-digest",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "watch*/*",
+)
 def _wrong_digest(patches: Patches) -> None:
     """The digest of a commit is not that of its header."""
     for rpc in ("GetCommit", "ListCommits", "AddMemories"):
@@ -66,7 +88,17 @@ def _wrong_digest(patches: Patches) -> None:
         after(patches, rpc, change)
 
 
-@mutant("chain-with-a-wrong-parent", "log/*", "digests/*")
+@mutant(
+    "chain-with-a-wrong-parent",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+)
 def _wrong_parent(patches: Patches) -> None:
     """A commit's parent_digest is not the digest of the commit before."""
 
@@ -81,19 +113,55 @@ def _wrong_parent(patches: Patches) -> None:
     everywhere(patches, "append_commit", original, lambda *args, **kw: commit(original, *args, **kw))
 
 
-@mutant("commitment-without-salt", "digests/*", "log/*", "fork/*", "states/*", "memories/*")
+@mutant(
+    "commitment-without-salt",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "fork*/*",
+    "states/*",
+    "updates-by-state/*",
+    "memor*/*",
+    "reading-memories/*",
+)
 def _no_salt(patches: Patches) -> None:
     """The commitment of a content is its digest, which can be guessed."""
     patches.set(commitments, "commitment", lambda salt, digest: digest)
 
 
-@mutant("salt-that-repeats", "digests/*", "log/*")
+@mutant(
+    "salt-that-repeats",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+)
 def _same_salt(patches: Patches) -> None:
     """Every content is sealed under the same salt."""
     patches.set(commitments, "new_salt", lambda: b"s" * 32)
+    everywhere(patches, "new_salts", commitments.new_salts, lambda count: [b"s" * 32] * count)
 
 
-@mutant("change-without-what-was-before", "digests/*", "log/*")
+@mutant(
+    "change-without-what-was-before",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+)
 def _no_before(patches: Patches) -> None:
     """Changes do not say which content and state they follow."""
 
@@ -111,7 +179,19 @@ def _no_before(patches: Patches) -> None:
     everywhere(patches, "evolve", original, lambda *args, **kw: evolve(original, *args, **kw))
 
 
-@mutant("change-of-another-kind", "log/*", "digests/*", "rollback/*", "fork/*")
+@mutant(
+    "change-of-another-kind",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "rollback*/*",
+    "fork*/*",
+)
 def _another_kind(patches: Patches) -> None:
     """Every change of a memory that exists says MEMORY_UPDATED."""
     from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_UPDATED
@@ -124,7 +204,7 @@ def _another_kind(patches: Patches) -> None:
     everywhere(patches, "evolve", original, evolve)
 
 
-@mutant("payload-serialized-again", "digests/*", "fork/*", "rollback/*")
+@mutant("payload-serialized-again", "digests/*", "sealing/*", "commits*/*", "changes/*", "fork*/*", "rollback*/*")
 def _payload_again(patches: Patches) -> None:
     """Sealed bytes are not those that were hashed."""
 
@@ -135,7 +215,7 @@ def _payload_again(patches: Patches) -> None:
     after(patches, "GetMemory", change)
 
 
-@mutant("log-oldest-first", "log/*")
+@mutant("log-oldest-first", "log/*", "kept-log/*", "commits*/*", "changes/*")
 def _log_turned(patches: Patches) -> None:
     """ListCommits returns the oldest commit of a page first."""
 
@@ -147,7 +227,17 @@ def _log_turned(patches: Patches) -> None:
     after(patches, "ListCommits", turn)
 
 
-@mutant("log-without-causes", "log/*", "rollback/*", "memories/*", "purging/*")
+@mutant(
+    "log-without-causes",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "rollback*/*",
+    "memor*/*",
+    "reading-memories/*",
+    "purg*/*",
+)
 def _no_causes(patches: Patches) -> None:
     """Commits do not say why they were made."""
 
@@ -159,7 +249,17 @@ def _no_causes(patches: Patches) -> None:
         after(patches, rpc, erase)
 
 
-@mutant("log-without-principals", "log/*", "access*/*", "grants/*", "permissions/*")
+@mutant(
+    "log-without-principals",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "access*/*",
+    "grants*/*",
+    "permissions/*",
+    "order-of-checks/*",
+)
 def _no_principals(patches: Patches) -> None:
     """Commits do not say who made them."""
 
@@ -171,7 +271,19 @@ def _no_principals(patches: Patches) -> None:
         after(patches, rpc, erase)
 
 
-@mutant("change-left-out", "log/*", "digests/*", "purging/*", "merging/*")
+@mutant(
+    "change-left-out",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "purg*/*",
+    "merging/*",
+)
 def _change_left_out(patches: Patches) -> None:
     """ListCommitChanges leaves out the last change of a commit with several."""
 
@@ -183,7 +295,19 @@ def _change_left_out(patches: Patches) -> None:
     after(patches, "ListCommitChanges", shorten)
 
 
-@mutant("change-count-wrong", "log/*", "digests/*", "sensitivity/*")
+@mutant(
+    "change-count-wrong",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "digests/*",
+    "sealing/*",
+    "commits*/*",
+    "changes/*",
+    "secrets*/*",
+    "labels/*",
+)
 def _change_count(patches: Patches) -> None:
     """change_count is one too high."""
 
@@ -195,7 +319,16 @@ def _change_count(patches: Patches) -> None:
         after(patches, rpc, count)
 
 
-@mutant("mutation-without-a-commit", "log/*", "sessions/*", "cubes/*", "conventions/*")
+@mutant(
+    "mutation-without-a-commit",
+    "log/*",
+    "kept-log/*",
+    "commits*/*",
+    "changes/*",
+    "sessions/*",
+    "cube*/*",
+    "mutations/*",
+)
 def _no_commit(patches: Patches) -> None:
     """The response of a mutation does not say which commit it made."""
     for rpc in ("AddMemories", "UpdateMemory", "TransitionMemories", "MergeMemories", "DeleteMemories", "PurgeMemories",
@@ -207,7 +340,7 @@ def _no_commit(patches: Patches) -> None:
 # Versions.
 
 
-@mutant("versions-oldest-first", "versions/*")
+@mutant("versions-oldest-first", "versions/*", "declarations/*")
 def _versions_turned(patches: Patches) -> None:
     """ListMemoryRevisions returns the oldest version first."""
 
@@ -219,7 +352,7 @@ def _versions_turned(patches: Patches) -> None:
     after(patches, "ListMemoryRevisions", turn)
 
 
-@mutant("versions-without-states", "versions/*", "states/*", "rollback/*")
+@mutant("versions-without-states", "versions/*", "declarations/*", "states/*", "updates-by-state/*", "rollback*/*")
 def _versions_without_states(patches: Patches) -> None:
     """ListMemoryRevisions leaves out versions in which only the state changed."""
 
@@ -231,7 +364,16 @@ def _versions_without_states(patches: Patches) -> None:
     after(patches, "ListMemoryRevisions", drop)
 
 
-@mutant("version-with-the-revision-of-the-head", "versions/*", "memories/*", "as-of/*", "states/*")
+@mutant(
+    "version-with-the-revision-of-the-head",
+    "versions/*",
+    "declarations/*",
+    "memor*/*",
+    "reading-memories/*",
+    "as-of/*",
+    "states/*",
+    "updates-by-state/*",
+)
 def _version_of_the_head(patches: Patches) -> None:
     """Memory.revision is always one more than the commit that made the version."""
 
@@ -281,7 +423,7 @@ def _rollback_states(patches: Patches) -> None:
     _planned(patches, lambda now, then: then is None or now.state == then.state, Kind.MEMORY)
 
 
-@mutant("rollback-forgets-relations", *_ROLLBACK, "relations*/*")
+@mutant("rollback-forgets-relations", *_ROLLBACK, "relation*/*")
 def _rollback_relations(patches: Patches) -> None:
     """A rollback leaves relations as they are."""
     _planned(patches, lambda now, then: False, Kind.RELATION)
@@ -304,7 +446,7 @@ def _rollback_lowers(patches: Patches) -> None:
     patches.wrap(rollback, "_memory", memory)
 
 
-@mutant("rollback-changes-everything", *_ROLLBACK, "log/*")
+@mutant("rollback-changes-everything", *_ROLLBACK, "log/*", "kept-log/*", "commits*/*", "changes/*")
 def _rollback_everything(patches: Patches) -> None:
     """A rollback makes a change for memories that are as they were."""
 
@@ -316,7 +458,7 @@ def _rollback_everything(patches: Patches) -> None:
     patches.wrap(rollback, "_memory", memory)
 
 
-@mutant("rollback-says-nothing-of-purges", *_ROLLBACK, "purging/*")
+@mutant("rollback-says-nothing-of-purges", *_ROLLBACK, "purg*/*")
 def _rollback_purges(patches: Patches) -> None:
     """A rollback does not name the purged memories that it could not restore."""
     after(patches, "RollbackCube", lambda response: response.ClearField("skipped_purges"))
@@ -325,13 +467,13 @@ def _rollback_purges(patches: Patches) -> None:
 # Forks.
 
 
-@mutant("fork-with-new-uids", "fork/*")
+@mutant("fork-with-new-uids", "fork*/*")
 def _fork_uids(patches: Patches) -> None:
     """A fork gives the copies uids of their own."""
     _copied(patches, lambda version: version._replace(uid=version.uid[::-1]))
 
 
-@mutant("fork-without-the-last-memory", "fork/*")
+@mutant("fork-without-the-last-memory", "fork*/*")
 def _fork_forgets(patches: Patches) -> None:
     """A fork leaves out the memory that was added last."""
 
@@ -343,7 +485,7 @@ def _fork_forgets(patches: Patches) -> None:
     patches.wrap(rewinding, "_copies", copies)
 
 
-@mutant("fork-without-relations", "fork/*")
+@mutant("fork-without-relations", "fork*/*")
 def _fork_relations(patches: Patches) -> None:
     """A fork leaves out relations and sessions."""
 
@@ -353,13 +495,13 @@ def _fork_relations(patches: Patches) -> None:
     patches.wrap(rewinding, "_copies", copies)
 
 
-@mutant("fork-of-the-head", "fork/*")
+@mutant("fork-of-the-head", "fork*/*")
 def _fork_of_the_head(patches: Patches) -> None:
     """A fork copies the present, whatever revision it was asked for."""
     before(patches, "ForkCube", lambda request: request.ClearField("revision"))
 
 
-@mutant("fork-without-its-source", "fork/*", "log/*")
+@mutant("fork-without-its-source", "fork*/*", "log/*", "kept-log/*", "commits*/*", "changes/*")
 def _fork_source(patches: Patches) -> None:
     """The first commit of a fork does not name the head that it was made from."""
 
@@ -379,7 +521,7 @@ def _copied(patches: Patches, change: Callable[[Any], Any]) -> None:
 # Verification.
 
 
-@mutant("verify-finds-nothing", "verify/*", "digests/*")
+@mutant("verify-finds-nothing", "verify/*", "digests/*", "sealing/*", "commits*/*", "changes/*")
 def _verify_blind(patches: Patches) -> None:
     """VerifyCube says that everything fits, whatever head was expected."""
     use_case(patches, "VerifyCube", _blind)

@@ -10,8 +10,8 @@ from conformance.mutants.servers import Patches
 from memos_server.errors import MipError
 from memos_server.mem_os import embedding, filters, relations, searching
 
-_SEARCH = ("search*/*", "filters/*", "*search*")
-_GRAPH = ("relations*/*", "tree/*", "traverse/*", "graph*/*")
+_SEARCH = ("search*/*", "filter*/*", "*search*")
+_GRAPH = ("relation*/*", "tree/*", "traverse/*", "graph*/*")
 
 
 def _hits(change: Callable[[list[Any]], list[Any]]) -> Callable[[Any], None]:
@@ -23,7 +23,7 @@ def _hits(change: Callable[[list[Any]], list[Any]]) -> Callable[[Any], None]:
     return apply
 
 
-@mutant("filter-ignored", *_SEARCH, "memories/*", "pages/*")
+@mutant("filter-ignored", *_SEARCH, "memor*/*", "reading-memories/*", "*pages/*")
 def _filter_ignored(patches: Patches) -> None:
     """Lists and searches take no notice of their filter."""
     for rpc in ("ListMemories", "SearchMemories"):
@@ -49,7 +49,7 @@ def _filter_malformed(patches: Patches) -> None:
     patches.wrap(filters, "parse", lenient)
 
 
-@mutant("filter-or-binds-as-and", "filters/*")
+@mutant("filter-or-binds-as-and", "filter*/*")
 def _filter_precedence(patches: Patches) -> None:
     """`a AND b OR c` means `(a AND b) OR c`."""
 
@@ -61,7 +61,15 @@ def _filter_precedence(patches: Patches) -> None:
     patches.wrap(filters, "parse", regrouped)
 
 
-@mutant("search-finds-every-state", *_SEARCH, "states/*", "deleting/*", "merging/*")
+@mutant(
+    "search-finds-every-state",
+    *_SEARCH,
+    "states/*",
+    "updates-by-state/*",
+    "deleting/*",
+    "deleted-cubes*/*",
+    "merging/*",
+)
 def _every_state(patches: Patches) -> None:
     """A search finds memories in every state, asked for or not."""
 
@@ -196,7 +204,7 @@ def _another_model(patches: Patches) -> None:
     patches.set(searching, "checked", embedding.checked)
 
 
-@mutant("search-before-the-index-has-caught-up", *_SEARCH, "memories/*", "conventions/*")
+@mutant("search-before-the-index-has-caught-up", *_SEARCH, "memor*/*", "reading-memories/*", "mutations/*")
 def _stale(patches: Patches) -> None:
     """A search does not see the newest commit, and does not say so."""
 
@@ -210,7 +218,15 @@ async def _one_behind(original: Callable[..., Any], *args: Any) -> Any:
     return scopes
 
 
-@mutant("get-before-the-write-is-seen", "memories/*", "update-masks/*", "conventions/*", "states/*")
+@mutant(
+    "get-before-the-write-is-seen",
+    "memor*/*",
+    "reading-memories/*",
+    "update-masks/*",
+    "mutations/*",
+    "states/*",
+    "updates-by-state/*",
+)
 def _stale_get(patches: Patches) -> None:
     """GetMemory returns the version before the present one, where there is one."""
 
@@ -282,7 +298,7 @@ def _newest_first(patches: Patches) -> None:
     after(patches, "ListRelations", turn)
 
 
-@mutant("relations-of-deleted-memories", *_GRAPH, "purging/*", "deleting/*")
+@mutant("relations-of-deleted-memories", *_GRAPH, "purg*/*", "deleting/*", "deleted-cubes*/*")
 def _of_deleted(patches: Patches) -> None:
     """Relations with a deleted end are listed and followed."""
 

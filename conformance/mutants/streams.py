@@ -10,7 +10,7 @@ from conformance.mutants.faults import after, everywhere, mutant, use_case
 from conformance.mutants.servers import Patches
 from memos_server.api import standing
 
-_WATCH = ("watch/*", "revocation/*")
+_WATCH = ("watch*/*", "revocation/*")
 
 
 def _watch(patches: Patches, wrapper: Callable[..., AsyncIterator[Any]]) -> None:
@@ -151,7 +151,7 @@ def _stream_outlives(patches: Patches) -> None:
 # Blobs.
 
 
-@mutant("download-loses-a-frame", "blobs/*", "streams/*")
+@mutant("download-loses-a-frame", "blob*/*", "uploads/*", "streams/*")
 def _download_loses(patches: Patches) -> None:
     """A download of several data frames leaves out the second."""
 
@@ -165,7 +165,7 @@ def _download_loses(patches: Patches) -> None:
     use_case(patches, "ReadBlob", read)
 
 
-@mutant("download-from-the-beginning", "blobs/*")
+@mutant("download-from-the-beginning", "blob*/*", "uploads/*")
 def _download_beginning(patches: Patches) -> None:
     """A download begins at the first byte, whatever offset it was asked for."""
 
@@ -177,7 +177,7 @@ def _download_beginning(patches: Patches) -> None:
     use_case(patches, "ReadBlob", read)
 
 
-@mutant("upload-of-other-bytes", "blobs/*")
+@mutant("upload-of-other-bytes", "blob*/*", "uploads/*")
 def _upload_other(patches: Patches) -> None:
     """An upload succeeds though its bytes do not have the announced digest."""
 
@@ -200,19 +200,19 @@ def _upload_other(patches: Patches) -> None:
     use_case(patches, "WriteBlob", write)
 
 
-@mutant("upload-seen-before-it-ends", "blobs/*")
+@mutant("upload-seen-before-it-ends", "blob*/*", "uploads/*")
 def _upload_seen(patches: Patches) -> None:
     """FindMissingBlobs says of every blob that the cube holds it."""
     after(patches, "FindMissingBlobs", lambda response: response.ClearField("digests"))
 
 
-@mutant("upload-forgotten", "blobs/*")
+@mutant("upload-forgotten", "blob*/*", "uploads/*")
 def _upload_forgotten(patches: Patches) -> None:
     """QueryWrite knows nothing of an upload that was broken off."""
     after(patches, "QueryWrite", lambda response: response.Clear())
 
 
-@mutant("blob-not-held-is-named", "blobs/*", "memories/*")
+@mutant("blob-not-held-is-named", "blob*/*", "uploads/*", "memor*/*", "reading-memories/*")
 def _blob_not_held(patches: Patches) -> None:
     """A memory may name a blob that the cube does not hold."""
     from memos_server.mem_os.blob_access import known_blobs
@@ -272,7 +272,7 @@ def _bulk_counts(patches: Patches) -> None:
     after(patches, "BulkAddMemories", change)
 
 
-@mutant("stream-ends-without-finish", "bulk-add/*", "blobs/*")
+@mutant("stream-ends-without-finish", "bulk-add/*", "blob*/*", "uploads/*")
 def _no_finish(patches: Patches) -> None:
     """A stream that ends without `finish` counts as finished."""
 
