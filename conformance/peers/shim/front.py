@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -61,8 +62,10 @@ class _Calls:
     def __init__(self, library: Library, token: str) -> None:
         self._service = service.Service(library)
         self._token = token
-        # Neither library says that its local storage may be used by several threads at once.
-        self._lock = threading.Lock()
+        # Neither library says that its local storage may be used by several threads at once, so that a cube is used by
+        # one call at a time; the set of cubes has a lock of its own, and the locks a third.
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
 
     def handler(self, rpc: contract.Rpc) -> grpc.RpcMethodHandler[Any, Any]:
         """Returns the handler of an RPC: bytes in, message out."""
@@ -104,10 +107,12 @@ class _Calls:
             if not rpc.open:
                 self._authenticate(context)
             request = read()
-            with self._lock:
+            with ExitStack() as held:
+                for lock in self._locks_of(rpc, request):
+                    held.enter_context(lock)
                 if not context.is_active():
                     raise Refusal("CANCELLED", "the caller went away or its deadline is over")
-                return method(request)
+                return _fitting(method(request))
         except Refusal as refusal:
             abort(context, refusal)
         except grpc.RpcError:
@@ -117,6 +122,12 @@ class _Calls:
             incident = str(uuid.uuid4())
             _LOG.exception("incident %s in %s", incident, rpc.name)
             abort(context, Refusal("INTERNAL", "the library failed", metadata={"incident": incident}))
+
+    def _locks_of(self, rpc: contract.Rpc, request: Any) -> list[threading.Lock]:
+        """Returns the locks of a call in the order in which every call takes them."""
+        names = [""] if rpc.name in service.OF_ALL_CUBES else []
+        with self._guard:
+            return [self._locks.setdefault(name, threading.Lock()) for name in (*names, *service.cubes_of(request))]
 
     def _authenticate(self, context: grpc.ServicerContext) -> None:
         given = dict(context.invocation_metadata()).get("authorization", "")
@@ -136,6 +147,12 @@ class _Calls:
             raise Refusal("MALFORMED_MESSAGE", "the request does not parse") from error
         limits.check(request)
         return request
+
+
+def _fitting(response: Any) -> Any:
+    if response.ByteSize() > service.MAX_RESPONSE_BYTES:
+        raise Refusal("RESPONSE_TOO_LARGE", f"a response may have {service.MAX_RESPONSE_BYTES} bytes")
+    return response
 
 
 def _bytes(message: Any) -> bytes:

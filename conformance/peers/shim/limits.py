@@ -109,11 +109,21 @@ def json_value(text: str, where: str) -> Any:
         raise ValueError(f"{text} is no JSON")
 
     try:
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=refused)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refused, parse_int=_whole)
         _check_json(value, 0)
     except (ValueError, OverflowError, RecursionError) as error:
         raise Refusal("INVALID_JSON", f"{where} is no valid JSON", where) from error
     return value
+
+
+def _whole(text: str) -> int | float:
+    """Returns a whole number, as a double where RFC 8785 writes it as one."""
+    value = int(text)
+    if abs(value) <= 2**53 - 1:
+        return value
+    if int(float(value)) != value:
+        raise ValueError("a number that a double cannot hold")
+    return float(value)
 
 
 def _check_json(value: Any, depth: int) -> None:
@@ -127,9 +137,6 @@ def _check_json(value: Any, depth: int) -> None:
                 key.encode()
     elif isinstance(value, str):
         value.encode()
-    elif isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > 2**53 - 1 and int(float(value)) != value:
-            raise ValueError("a number that a double cannot hold")
     elif isinstance(value, float) and value in (float("inf"), float("-inf")):
         raise ValueError("a number out of range")
 

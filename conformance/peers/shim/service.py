@@ -16,7 +16,11 @@ from conformance.peers.shim.pages import MAX_PAGE, PAGE_BYTES, page_of
 SERVICES = ("mip.v1.ServerService", "mip.v1.CubeService", "mip.v1.MemoryService")
 LEVELS = ("core",)
 FEATURES = ("search.vector", "search.embedding")
-MAX_REQUEST_BYTES = 8 * 1024 * 1024
+OF_ALL_CUBES = ("CreateCube", "ListCubes", "DeleteCube", "PurgeCube")
+"""The RPCs that read or change the set of cubes."""
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
+MAX_REQUEST_BYTES = 3 * 1024 * 1024
+"""So small that what AddMemories returns always fits: what is added must not be answered with an error."""
 _MAX_BULK_MEMORIES, _MAX_BULK_BYTES = 10_000, 64 * 1024 * 1024
 
 
@@ -46,7 +50,7 @@ class Service:
             name=MODEL, dimension=DIMENSION, max_tokens=MAX_TOKENS, available=True, is_default=True, runtime="numpy"
         )
         response.limits.max_request_bytes = MAX_REQUEST_BYTES
-        response.limits.max_response_bytes = 4 * 1024 * 1024
+        response.limits.max_response_bytes = MAX_RESPONSE_BYTES
         response.limits.max_batch_memories = 1000
         response.limits.max_page_size = MAX_PAGE
         response.limits.max_top_k = 1000
@@ -304,6 +308,16 @@ class Service:
         for memory in memories:
             memory.owner = memory.owner or CALLER
         return [_tagged(memory) for memory in self._library.add(_id(parent), memories)]
+
+
+def cubes_of(request: Any) -> list[str]:
+    """Returns the ids of the cubes that a request, or what `gather` returned, names, sorted."""
+    owners = [request[0] if isinstance(request, tuple) else request]
+    owners += [getattr(owners[0], name) for name in ("memory", "cube") if name in owners[0].DESCRIPTOR.fields_by_name]
+    names = list(owners[0].cubes) if "cubes" in owners[0].DESCRIPTOR.fields_by_name else []
+    for owner in owners:
+        names += [getattr(owner, name) for name in ("parent", "name") if name in owner.DESCRIPTOR.fields_by_name]
+    return sorted({_id(name) for name in names if name})
 
 
 def gather(frames: Iterator[Any]) -> tuple[Any, list[Any]]:
