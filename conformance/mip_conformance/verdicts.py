@@ -210,4 +210,6 @@ def _check(result: Result, run: Run) -> dict[str, Any]:
         found["calls"] = [
             trace.described() | {"reproduce": reproduction(trace, run.address, tls=run.tls)} for trace in result.traces
         ]
+        # A check may break what belongs to a level that the run is not about, and that its requirements do not list.
+        found["demands"] = {line.id: line.sentence for line in run.requirements if line.id in check.requirements}
     return found

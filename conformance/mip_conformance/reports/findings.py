@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mip_conformance.reports.texts import Safe, anchor, joined, shortened, tag
@@ -37,7 +37,7 @@ def findings_sections(report: Mapping[str, Any]) -> list[Safe]:
     Args:
         report: The report, as `verdicts.as_report` makes it.
     """
-    sentences = {line["id"]: line for line in report["requirements"]}
+    listed = {line["id"] for line in report["requirements"]}
     left = _TRACED
     found = []
     for outcome, place, title, told in _SECTIONS:
@@ -46,7 +46,7 @@ def findings_sections(report: Mapping[str, Any]) -> list[Safe]:
         for check in checks:
             calls = _calls(check.get("calls", ()), unfolded=len(checks) <= _UNFOLDED) if left > 0 else Safe()
             left -= len(calls)
-            articles.append(_finding(check, calls, sentences, report["address"]))
+            articles.append(_finding(check, calls, listed, report["address"]))
         if checks:
             glance = _glance(checks) if len(checks) >= _GLANCE else ""
             found.append(section(title, str(len(checks)), place, tag("p", told, class_="faint"), glance, *articles))
@@ -60,14 +60,14 @@ def _glance(checks: Sequence[Mapping[str, Any]]) -> Safe:
     return tag("details", tag("summary", "All of them by name"), tag("ul", *links, class_="checks"), class_="glance")
 
 
-def _finding(check: Mapping[str, Any], calls: Safe, sentences: Mapping[str, Mapping[str, Any]], address: str) -> Safe:
+def _finding(check: Mapping[str, Any], calls: Safe, listed: Collection[str], address: str) -> Safe:
     where = f"mip-1.0-{check['level']} · cases/{check['file']} · {check['seconds']:.2f} s"
     again = f"mip-conformance run --target {shlex.quote(address)} --only {shlex.quote(check['name'])}"
     return tag(
         "article",
         tag("h3", check["name"], class_="mono"),
         tag("p", where, class_="where"),
-        *(_demand(id_, sentences.get(id_)) for id_ in check["requirements"]),
+        *(_demand(id_, check["demands"].get(id_, ""), listed) for id_ in check["requirements"]),
         tag("div", shortened(check["message"], _MESSAGE), class_="message", dir="auto"),
         calls or tag("p", "Its calls are in the JSON report; this page is full.", class_="faint"),
         tag("details", tag("summary", "This check alone, again"), copyable(again), class_="calls"),
@@ -76,11 +76,9 @@ def _finding(check: Mapping[str, Any], calls: Safe, sentences: Mapping[str, Mapp
     )
 
 
-def _demand(id_: str, line: Mapping[str, Any] | None) -> Safe:
-    if line is None:
-        return tag("p", tag("span", id_, class_="id"), class_="demand")
-    link = tag("a", id_, href=f"#{anchor('requirement', id_)}")
-    return tag("p", tag("span", link, class_="id"), " ", sentence(line["sentence"]), class_="demand")
+def _demand(id_: str, said: str, listed: Collection[str]) -> Safe:
+    shown = tag("a", id_, href=f"#{anchor('requirement', id_)}") if id_ in listed else id_
+    return tag("p", tag("span", shown, class_="id"), " ", sentence(said), class_="demand")
 
 
 def _calls(calls: Sequence[Mapping[str, Any]], *, unfolded: bool) -> Safe:

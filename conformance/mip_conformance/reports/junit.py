@@ -25,11 +25,10 @@ def junit_of(report: Report) -> str:
     """
     root = Xml.Element("testsuites", name="mip-conformance")
     _suite(root, report, "verdict", [_verdict(report)], report["seconds"])
-    sentences = {line["id"]: f"{line['id']} {line['keyword']}: {line['sentence']}" for line in report["requirements"]}
     for level in report["levels"]:
         checks = [check for check in report["checks"] if check["level"] == level]
         if checks:
-            cases = [_case(check, sentences) for check in checks]
+            cases = [_case(check) for check in checks]
             _suite(root, report, f"mip-1.0-{level}", cases, sum(check["seconds"] for check in checks))
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
@@ -69,13 +68,13 @@ def _verdict(report: Report) -> Xml.Element:
     return case
 
 
-def _case(check: Mapping[str, Any], sentences: Mapping[str, str]) -> Xml.Element:
+def _case(check: Mapping[str, Any]) -> Xml.Element:
     suite = check["name"].partition("/")[0]
     case = Xml.Element("testcase", name=visible(check["name"]), classname=f"mip-1.0-{check['level']}.{suite}")
     case.set("file", visible(check["file"]))
     case.set("time", f"{check['seconds']:.3f}")
     if check["result"] == "failed":
-        lines = [check["message"], "", *(sentences.get(id_, id_) for id_ in check["requirements"])]
+        lines = [check["message"], "", *(f"{id_}: {said}" for id_, said in check["demands"].items())]
         for number, call in enumerate(check.get("calls", ()), 1):
             lines += ["", *_call(number, call)]
         _child(case, "failure", "\n".join(lines), message=check["message"], type="failed")
