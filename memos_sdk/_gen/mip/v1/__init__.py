@@ -516,7 +516,7 @@ class ErrorReason(betterproto2.Enum):
 
     REVISION_MISMATCH = 32
     """
-    expected_revision is not the cube's current revision.
+    expected_revision is not the cube's current revision, which metadata `current_revision` names.
     """
 
     REQUEST_ID_REUSED = 33
@@ -591,7 +591,7 @@ class ErrorReason(betterproto2.Enum):
 
     INVALID_NAME = 64
     """
-    A name does not follow its grammar.
+    A name does not follow its grammar, lies in another cube than the call's, or stands in the request twice.
     """
 
     INVALID_FILTER = 65
@@ -1489,7 +1489,7 @@ class Activation(betterproto2.Message):
     Activation is a memory in a model's working state. It is valid for the model of its fingerprint only.
 
     Oneofs:
-        - kind: What sort of state it is.
+        - kind: What sort of state it is; one is required.
     """
 
     model_fingerprint: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1667,7 +1667,7 @@ class BatchGetMemoriesRequest(betterproto2.Message):
 
     names: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
-    The memories, 1 to 1,000, all of the cube.
+    The memories, 1 to 1,000, all of the cube, each once.
     """
 
     as_of_revision: "int" = betterproto2.field(3, betterproto2.TYPE_INT64)
@@ -1747,7 +1747,8 @@ default_message_pool.register_message("mip.v1", "BlobHeader", BlobHeader)
 @dataclass(eq=False, repr=False)
 class BlobRef(betterproto2.Message):
     """
-    BlobRef names bytes in the cube's blob store.
+    BlobRef names bytes in the cube's blob store. What the cube does not hold is refused with BLOB_NOT_FOUND; without
+    BlobService, that is every blob.
     """
 
     digest: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
@@ -1799,7 +1800,7 @@ class BulkAddMemoriesRequest(betterproto2.Message):
 
     finish: "bool | None" = betterproto2.field(3, betterproto2.TYPE_BOOL, optional=True, group="frame")
     """
-    The last frame; the memories of all batches become one commit.
+    The last frame, true; the memories of all batches become one commit.
     """
 
 
@@ -2426,12 +2427,14 @@ class Cube(betterproto2.Message):
 
     plaintext_profile: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
     """
-    How the cube keeps plaintext: `general` (flat; the default) or `tree` (PARENT_OF builds a hierarchy). Immutable.
+    How the cube keeps plaintext: `general` (flat; the default) or `tree` (PARENT_OF builds a hierarchy); any other is
+    refused with INVALID_FIELD. Immutable.
     """
 
     embedding_dimension: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
     """
-    The dimension of the cube's vectors. On CreateCube, needed when the server lacks the model. Immutable.
+    The dimension of the cube's vectors. On CreateCube, needed when the server lacks the model, and refused with
+    INVALID_FIELD beside `none`. Immutable.
     """
 
     name: "str" = betterproto2.field(32, betterproto2.TYPE_STRING)
@@ -2637,7 +2640,7 @@ class DeleteMemoriesRequest(betterproto2.Message):
 
     etag: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
     """
-    The current etag, when one name is given; empty skips the check.
+    The current etag, when one name is given; empty skips the check. With several names: CONFLICTING_ARGUMENTS.
     """
 
     expected_revision: "int" = betterproto2.field(6, betterproto2.TYPE_INT64)
@@ -3086,8 +3089,9 @@ class GetCapabilitiesResponse(betterproto2.Message):
     """
     Optional abilities: `search.lexical`, `search.vector`, `search.graph` are the modes of search that work, a hybrid
     search uses those of the first two that do; `search.embedding` tells that the server embeds texts and queries;
-    `search.as_of` that the past can be searched; `rerank.NAME` names a reranker. A search that needs an ability that is
-    not declared is refused with UNIMPLEMENTED.
+    `search.as_of` that the past can be searched; `rerank.NAME` names a reranker. A search that needs a mode or a
+    reranker that is not declared is refused with UNIMPLEMENTED; one that needs an embedder where `search.embedding` is
+    missing, with EMBEDDER_UNAVAILABLE.
     """
 
     payloads: "list[str]" = betterproto2.field(6, betterproto2.TYPE_STRING, repeated=True)
@@ -3279,7 +3283,7 @@ class GetMemoryResponse(betterproto2.Message):
 
     sealed: "Sealed | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    The sealed content, in VIEW_SEALED.
+    The sealed content, in VIEW_SEALED. A purged memory has none: FAILED_PRECONDITION / MEMORY_PURGED.
     """
 
 
@@ -4377,11 +4381,12 @@ default_message_pool.register_message("mip.v1", "ListSessionsResponse", ListSess
 @dataclass(eq=False, repr=False)
 class Memory(betterproto2.Message):
     """
-    Memory is one memory: its content (fields 1 to 31, sealed and hashed as MemoryContent) and what stands around it
-    (fields from 32). The two messages share numbers and types, so sealed content parses as either.
+    Memory is one memory: its content (fields 1 to 31 and from 64 on, sealed and hashed as MemoryContent) and what stands
+    around it (fields 32 to 63). The two messages share numbers and types, so sealed content parses as either. An unknown
+    field with a number from 44 to 63 is ignored in requests.
 
     Oneofs:
-        - payload: What the memory holds.
+        - payload: What the memory holds; one is required of a new memory, and of what an update leaves.
     """
 
     plaintext: "Plaintext | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="payload")
@@ -4406,7 +4411,8 @@ class Memory(betterproto2.Message):
 
     tags: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
     """
-    Words to find the memory by; kept sorted (bytewise) and without repeats.
+    Words to find the memory by; kept without white space around them, sorted (bytewise) and without repeats. One that
+    is then empty is refused with INVALID_FIELD.
     """
 
     labels: "list[Label]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
@@ -4435,17 +4441,19 @@ class Memory(betterproto2.Message):
         10, betterproto2.TYPE_MESSAGE, unwrap=lambda: __google__protobuf__.Timestamp, optional=True
     )
     """
-    Until when the fact holds in the world.
+    Until when the fact holds in the world; not before `valid_from`.
     """
 
     confidence: "float | None" = betterproto2.field(11, betterproto2.TYPE_DOUBLE, optional=True)
     """
-    How sure the source is, 0 to 1; absent means not said.
+    How sure the source is, 0 to 1; absent means not said. Another number is refused with INVALID_FIELD.
     """
 
     session: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
     """
-    The session that the memory was made in, a name; may be empty.
+    The session that the memory was made in, a name; may be empty. It is of the memory's cube and goes on, or the
+    memory is refused with INVALID_NAME, SESSION_NOT_FOUND or SESSION_ENDED; the one that the memory has may stay. In a
+    fork it is that of the cube where the memory was added.
     """
 
     name: "str" = betterproto2.field(32, betterproto2.TYPE_STRING)
@@ -4465,7 +4473,8 @@ class Memory(betterproto2.Message):
 
     etag: "str" = betterproto2.field(35, betterproto2.TYPE_STRING)
     """
-    The digest of the versioned fields; an update or deletion that carries another one is refused.
+    The digest of the versioned fields; an update, merge or deletion that carries another one is refused. Ignored in a
+    new memory.
     """
 
     state: "MemoryState" = betterproto2.field(36, betterproto2.TYPE_ENUM, default_factory=lambda: MemoryState(0))
@@ -4485,7 +4494,7 @@ class Memory(betterproto2.Message):
 
     owner: "str" = betterproto2.field(39, betterproto2.TYPE_STRING)
     """
-    The principal that owns the memory. On AddMemories, empty means the caller.
+    The principal that owns the memory. On AddMemories, empty means the caller. That it exists is not checked.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
@@ -4613,13 +4622,15 @@ class MergeMemoriesRequest(betterproto2.Message):
 
     target: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    The name of an existing memory that absorbs them; empty when `merged` is set without a name.
+    The name of an existing memory that absorbs them, none of the sources; empty when `merged` is a new one, with a name
+    of its own or without. FIELD_REQUIRED when neither is set, CONFLICTING_ARGUMENTS when `merged` names another memory.
     """
 
     merged: "Memory | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
     """
-    The content of the absorbing memory: of a new one, or the new content of `target`. Its sensitivity is at least the
-    highest of the sources.
+    The content of the absorbing memory: of a new one, or the new content of `target`, all of it; a non-empty etag must
+    be that of `target`. Its sensitivity is at least the highest of the sources. Without it `target` keeps its content or
+    gets one that the server joins; without a payload the server joins one or refuses with FIELD_REQUIRED.
     """
 
     request_id: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
@@ -4709,7 +4720,7 @@ class Plaintext(betterproto2.Message):
 
     text: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    The text: 1 to 262,144 bytes of UTF-8.
+    The text: 1 to 262,144 bytes of UTF-8, not white space alone.
     """
 
     media_type: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -4835,7 +4846,7 @@ class Provenance(betterproto2.Message):
 
     line_end: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
     """
-    The last line of the span in a document, from 1; 0 means none.
+    The last line of the span in a document, from 1, not before the first; 0 means none.
     """
 
     revision: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
@@ -5156,7 +5167,7 @@ class Relation(betterproto2.Message):
 
     revision: "int" = betterproto2.field(7, betterproto2.TYPE_INT64)
     """
-    The revision that created it. Output only.
+    The revision whose commit created it or gave it the weight that it has. Output only.
     """
 
     create_time: "datetime.datetime | None" = betterproto2.field(
@@ -5304,7 +5315,7 @@ class SearchMemoriesRequest(betterproto2.Message):
 
     cubes: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
-    The cubes, 1 to 100.
+    The cubes, 1 to 100, each once.
     """
 
     query: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True, group="input")
@@ -5314,7 +5325,8 @@ class SearchMemoriesRequest(betterproto2.Message):
 
     vector: "Vector | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="input")
     """
-    An embedding, for SEARCH_MODE_VECTOR and as the seed of SEARCH_MODE_GRAPH.
+    An embedding, for SEARCH_MODE_VECTOR and SEARCH_MODE_HYBRID, which is then by it alone, and as the seed of
+    SEARCH_MODE_GRAPH. CONFLICTING_ARGUMENTS in SEARCH_MODE_LEXICAL.
     """
 
     filter: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -5590,7 +5602,7 @@ class TransitionMemoriesRequest(betterproto2.Message):
 
     state: "MemoryState" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: MemoryState(0))
     """
-    ACTIVE, ARCHIVED or DELETED.
+    ACTIVE, ARCHIVED or DELETED; any other is refused with INVALID_FIELD.
     """
 
     request_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
@@ -5806,7 +5818,8 @@ class UpdateMemoryRequest(betterproto2.Message):
     """
     The fields to change: `plaintext` or a field of it (`plaintext.text`), `activation`, `parametric`, `extension`,
     `tags`, `labels`, `attributes_json`, `provenance`, `valid_from`, `valid_until`, `confidence`, `session`,
-    `sensitivity`, `owner`, `vectors`. Omitted: those that are populated; `*`: all of the content.
+    `sensitivity`, `owner`, `vectors`. Omitted: those that are populated (`plaintext` as a whole); `*`: all of the
+    content, and `sensitivity`, `owner` and `vectors` where they are set.
     """
 
     request_id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
@@ -5831,7 +5844,7 @@ default_message_pool.register_message("mip.v1", "UpdateMemoryRequest", UpdateMem
 @dataclass(eq=False, repr=False)
 class UpdateMemoryResponse(betterproto2.Message):
     """
-    UpdateMemoryResponse is the new version.
+    UpdateMemoryResponse is the new version, or the one that is there where nothing changed.
     """
 
     memory: "Memory | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
@@ -5901,7 +5914,7 @@ class VerifyCubeRequest(betterproto2.Message):
 
     expected_head_digest: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
     """
-    The digest of the commit at expected_revision.
+    The digest of the commit at expected_revision; empty asks only whether the log has that revision.
     """
 
 
