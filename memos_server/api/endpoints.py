@@ -204,6 +204,9 @@ class Endpoint:
                 frame = await standing.during(_following(frames))
                 if frame is None:
                     return
+                if isinstance(frame, WatchCubeResponse) and frame.WhichOneof("frame") is None:
+                    await context.send_initial_metadata(())
+                    continue
                 try:
                     async with asyncio.timeout(mos.settings.watch.slow_reader_s):
                         await self._write(context, frame)

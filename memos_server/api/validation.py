@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -82,11 +82,12 @@ def validate(message: Message) -> None:
         )
 
 
-def _unmasked(violation: _Found, paths: Iterable[str]) -> bool:
-    """Returns whether a field is missing that the update leaves as it is."""
-    path = violation.path.partition(".")[2]
-    covered = any(f"{path}.".startswith(f"{masked}.") for masked in paths) or "*" in paths
-    return violation.fault is _REQUIRED and bool(path) and not covered
+def _unmasked(violation: _Found, paths: Sequence[str]) -> bool:
+    """Returns whether a text is missing that the update leaves as it is, because it names its neighbours alone."""
+    within = any(path.startswith("plaintext.") for path in paths) and "plaintext" not in paths
+    missing = violation.fault is _REQUIRED and violation.path.endswith(".plaintext.text")
+    # A text that the mask names is cleared, and so is missing afterwards.
+    return missing and within and "plaintext.text" not in paths
 
 
 def _report(found: list[_Found], path: str, fault: _Fault) -> None:

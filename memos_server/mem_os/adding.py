@@ -14,7 +14,7 @@ from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Kind, NewConte
 from memos_server.mem_cube.changes import added, seal
 from memos_server.mem_cube.commitments import new_salts
 from memos_server.mem_os.access import require_level
-from memos_server.mem_os.context import Call, Mos, existing_cube
+from memos_server.mem_os.context import Call, Mos, existing_cube, in_use
 from memos_server.mem_os.embedding import embed_missing, take_all_supplied
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import commit_of, memory_message, own_commit, visible_memories
@@ -27,12 +27,17 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     original = AddMemoriesRequest()
     original.CopyFrom(request)
 
-    # Who repeats a call is told in its transaction; looking before that saves embedding, where there is any.
+    # Who repeats a call is told in its transaction; looking before that saves embedding, where there is any, and tells
+    # who added to a cube that was deleted since.
     embeds = any(not memory.vectors for memory in request.memories)
 
     async def before(txn: Reader) -> tuple[CubeRow, bool]:
-        known = await replayed(txn, call, request.parent, original, request.request_id) if embeds else None
-        return await existing_cube(txn, cube_id, deleted=known is not None), known is not None
+        cube = await existing_cube(txn, cube_id, deleted=True)
+        gone = cube.settings.state != MEMORY_STATE_ACTIVE
+        known = None
+        if embeds or gone:
+            known = await replayed(txn, call, request.parent, original, request.request_id)
+        return cube if known is not None else in_use(cube), known is not None
 
     cube, is_replay = await mos.read(before, brief=True)
     settings = CubeContent.FromString(cube.settings.payload)

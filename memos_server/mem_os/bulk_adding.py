@@ -15,7 +15,7 @@ from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import Memory
 from memos_server._pb.mip.v1.memory_service_pb2 import BulkAddMemoriesRequest, BulkAddMemoriesResponse
 from memos_server.configs.settings import LimitSettings
-from memos_server.errors import MipError
+from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Reader, Writer
 from memos_server.mem_os.adding import drafts_of, new_versions
 from memos_server.mem_os.context import Call, Mos, existing_cube
@@ -94,6 +94,8 @@ class _Stream:
         if self._finished or kind not in ("batch", "finish"):
             raise MipError("INVALID_STREAM", f"a frame {kind or 'without content'} came out of order")
         if kind == "finish":
+            if not frame.finish:
+                raise MipError("INVALID_STREAM", "finish is false, which says nothing")
             self._finished = True
             return
         memories = frame.batch.memories
@@ -110,11 +112,11 @@ class _Stream:
     def _check(self, size: int) -> None:
         limits: LimitSettings = self._mos.settings.limits
         if self.memory_count > limits.max_bulk_memories:
-            raise MipError(
-                "TOO_MANY_ITEMS",
-                f"the stream brings more than {limits.max_bulk_memories} memories",
-                metadata={"max_bulk_memories": str(limits.max_bulk_memories)},
+            error = invalid_field(
+                "batch.memories", f"the stream brings more than {limits.max_bulk_memories} memories", "TOO_MANY_ITEMS"
             )
+            error.metadata["max_bulk_memories"] = str(limits.max_bulk_memories)
+            raise error
         if self._share.taken + size > limits.max_bulk_bytes:
             raise MipError(
                 "REQUEST_TOO_LARGE",

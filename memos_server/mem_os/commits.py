@@ -142,6 +142,8 @@ async def watch_cube(mos: Mos, call: Call, request: WatchCubeRequest) -> AsyncIt
     following = request.start_revision or cube.revision + 1
     moved = mos.heads.subscribe(cube.uid)
     try:
+        # A frame without content: from here on nothing is missed, which the client is told before there is anything.
+        yield WatchCubeResponse()
         while True:
             moved.clear()
             cube = await mos.read(head)

@@ -124,10 +124,9 @@ async def create_cube(mos: Mos, call: Call, request: CreateCubeRequest) -> Creat
         maker = await call.with_grants_of_now(txn)
         return CreateCubeResponse(cube=cube_message(cube), commit=await commit_of(txn, maker, cube, revision))
 
-    # Without an id of the caller's, the request is about no resource yet.
-    resource = names.cube_name(request.cube_id) if request.cube_id else "cubes"
+    # The cube is not there yet, so the request is about the server, whatever id it asks for.
     return await mutate(
-        mos, call, resource=resource, request=request, request_id=request.request_id, work=work, respond=respond
+        mos, call, resource="cubes", request=request, request_id=request.request_id, work=work, respond=respond
     )
 
 
@@ -196,9 +195,11 @@ async def update_cube(mos: Mos, call: Call, request: UpdateCubeRequest) -> Updat
         if "labels" in paths:
             del settings.labels[:]
             settings.labels.extend(rules.sorted_labels(request.cube.labels, "cube.labels"))
-        content = seal(settings.SerializeToString(deterministic=True))
-        change = evolve(cube.settings, commit_pb2.CHANGE_KIND_CUBE_UPDATED, content=content)
-        row = await commit(txn, call, cube, [change], cause="update cube", request_id=request.request_id)
+        payload = settings.SerializeToString(deterministic=True)
+        changes = []
+        if payload != cube.settings.payload:
+            changes.append(evolve(cube.settings, commit_pb2.CHANGE_KIND_CUBE_UPDATED, content=seal(payload)))
+        row = await commit(txn, call, cube, changes, cause="update cube", request_id=request.request_id)
         return Outcome(name, cube, row.revision)
 
     async def respond(txn: Reader, _: str, revision: int) -> UpdateCubeResponse:

@@ -12,7 +12,7 @@ from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import DTYPE_FLOAT32, DTYPE_UNSPECIFIED, Memory, Vector
 from memos_server.embedders.base import Embedder
 from memos_server.embedders.weights import DIMENSION, MODEL
-from memos_server.errors import MipError
+from memos_server.errors import MipError, invalid_field
 from memos_server.mem_os.context import Mos
 from memos_server.mem_os.sealing import Draft
 from memos_server.memories import rules
@@ -110,7 +110,9 @@ def take_supplied(memory: Memory, settings: CubeContent, field: str) -> bytes | 
     if not memory.vectors:
         return None
     if len(memory.vectors) > 1:
-        raise MipError("MODEL_MISMATCH", f"{field}.vectors: a cube has one embedding model, {len(memory.vectors)} came")
+        raise invalid_field(
+            f"{field}.vectors", f"a cube has one embedding model, {len(memory.vectors)} vectors came", "MODEL_MISMATCH"
+        )
     return checked(memory.vectors[0], settings, f"{field}.vectors[0]").tobytes()
 
 
@@ -146,13 +148,11 @@ def take_all_supplied(memories: Sequence[Memory], settings: CubeContent, field: 
 def checked(vector: Vector, settings: CubeContent, field: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     """Returns a caller's vector as float32 of shape (dimension,), L2-normalised."""
     if settings.embedding_model == NO_MODEL:
-        raise MipError("MODEL_MISMATCH", f"{field}: the cube has no embedding model")
+        raise invalid_field(field, "the cube has no embedding model", "MODEL_MISMATCH")
     if vector.model and vector.model != settings.embedding_model:
-        raise MipError(
-            "MODEL_MISMATCH",
-            f"{field}: the cube's model is {settings.embedding_model}",
-            metadata={"embedding_model": settings.embedding_model},
-        )
+        error = invalid_field(f"{field}.model", f"the cube's model is {settings.embedding_model}", "MODEL_MISMATCH")
+        error.metadata["embedding_model"] = settings.embedding_model
+        raise error
     return rules.decode_vector(vector, field, settings.embedding_dimension or None)
 
 

@@ -43,7 +43,8 @@ _STEP = 256
 def not_found(cube_id: str, memory_id: str, revision: int | None) -> MipError:
     """Returns the error for a memory that is not there, or hidden."""
     at = f" at revision {revision}" if revision else ""
-    return MipError("MEMORY_NOT_FOUND", f"{names.memory_name(cube_id, memory_id)} does not exist{at}")
+    name = names.memory_name(cube_id, memory_id)
+    return MipError("MEMORY_NOT_FOUND", f"{name} does not exist{at}", metadata={"name": name})
 
 
 def state_of(version: Version) -> int:

@@ -33,7 +33,7 @@ from memos_server.mem_os.memories import find, ids_in
 from memos_server.mem_os.mutation import ChangedMeanwhileError, Outcome, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import commit_of, memory_message, visible_memories
 from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity
-from memos_server.mem_os.updating import updatable
+from memos_server.mem_os.updating import check_etag, updatable
 from memos_server.memories import states
 
 _PROVENANCE = 64
@@ -83,6 +83,8 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
             then = [*sources, *([target] if target else [])]
             if [version.from_revision for version in now] != [version.from_revision for version in then]:
                 raise ChangedMeanwhileError
+            if target_id:
+                check_etag(request.merged.etag, now[-1], request.target)
             await check_references(txn, call, cube, [prepared], "merged")
             changes = await _changes(txn, call, cube, now[: len(ids)], now[len(ids) :], prepared)
             row = await commit(txn, call, cube, changes, cause=request.cause, request_id=request.request_id)
@@ -103,6 +105,8 @@ async def merge_memories(mos: Mos, call: Call, request: MergeMemoriesRequest) ->
 
 
 def _target(cube_id: str, ids: list[str], request: MergeMemoriesRequest) -> str:
+    if not request.target and not request.HasField("merged"):
+        raise invalid_field("target", "must be set, or merged: something absorbs the sources", "FIELD_REQUIRED")
     if not request.target:
         return ""
     parent, target_id = names.parse_memory(request.target, "target")

@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import Head
-from memos_server.errors import MipError
+from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import AuditRow, CommitRow, CubeRow, NewVersion, Reader, RequestKey, RequestRow, Writer
 from memos_server.mem_cube.log import append_commit, now_us
 from memos_server.mem_os.context import Call, Mos, existing_cube
@@ -67,7 +67,7 @@ async def replayed(
     row = await txn.request(_key(call, resource, request_id))
     # A purge erases the digest of the request that wrote the content; such a request is taken at its word.
     if row is not None and row.digest and row.digest != _digest(row.salt, request):
-        raise MipError("REQUEST_ID_REUSED", f"request_id {request_id} was used with another request")
+        raise invalid_field("request_id", "was used with another request", "REQUEST_ID_REUSED")
     return row
 
 

@@ -194,9 +194,7 @@ async def issue_token(mos: Mos, call: Call, request: IssueTokenRequest) -> Issue
 
     async def respond(txn: Reader, result: str, _: int) -> IssueTokenResponse:
         del txn, result
-        raise MipError(
-            "REQUEST_ID_REUSED", f"request_id {request.request_id} issued a token already, which is shown once"
-        )
+        raise invalid_field("request_id", "issued a token already, which is shown once", "REQUEST_ID_REUSED")
 
     return await mutate(
         mos,

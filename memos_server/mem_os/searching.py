@@ -81,9 +81,17 @@ async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) 
         ranked = rank() if few else await asyncio.get_running_loop().run_in_executor(mos.cpu, rank)
         if request.mode == SEARCH_MODE_GRAPH:
             ranked = await spread(mos, ranked, where, states)
-        hits = await _confirm(mos, call, filter_, ranked, top_k, confirmed, explain=request.explain)
+        confirm = partial(_confirm, mos, call, filter_, top_k=top_k, confirmed=confirmed, explain=request.explain)
         exhausted = all(result.exhausted for _, result in results)
-        if len(hits) >= top_k or exhausted or depth >= _MAX_DEPTH:
+        if newest_first and len(results) > 1 and request.mode != SEARCH_MODE_GRAPH:
+            # The order of each index says nothing of the others: the newest of each are compared.
+            by_cube = [await confirm([item for item in ranked if item.scope is scope]) for scope, _ in results]
+            hits = sorted((hit for found in by_cube for hit in found), key=_newest_first)
+            enough = all(len(found) >= top_k for found in by_cube)
+        else:
+            hits = await confirm(ranked)
+            enough = len(hits) >= top_k
+        if enough or exhausted or depth >= _MAX_DEPTH:
             break
         depth *= 4
     _fill(response, hits[:top_k])
@@ -278,14 +286,18 @@ def explanation(item: Ranked, places: Places) -> Explanation:
     return Explanation(channels=channels, matched_terms=item.matched, path=item.path)
 
 
+def _newest_first(hit: Hit) -> tuple[int, int]:
+    return -hit.memory.create_time.seconds, -hit.memory.create_time.nanos
+
+
 async def _confirm(
     mos: Mos,
     call: Call,
     filter_: Filter,
     ranked: Sequence[Ranked],
+    *,
     top_k: int,
     confirmed: dict[tuple[str, str], Hit | None],
-    *,
     explain: bool,
 ) -> list[Hit]:
     """Returns hits that the record confirms, best first; `confirmed` remembers verdicts between widenings."""

@@ -33,7 +33,7 @@ from memos_server.mem_os.sealing import (
     inherited_sensitivity,
     off_loop,
 )
-from memos_server.memories.indexed_text import indexed_text
+from memos_server.memories.indexed_text import indexed_text, payload_text
 
 _PAYLOADS = ("plaintext", "activation", "parametric", "extension")
 _CONTENT = (
@@ -167,15 +167,19 @@ async def update_memory(mos: Mos, call: Call, request: UpdateMemoryRequest) -> U
             if prepared.payload != version.payload or "vectors" in paths:
                 content = seal(prepared.payload, vector=prepared.vector, blobs=prepared.blobs)
             owner = request.memory.owner if "owner" in paths and request.memory.owner else version.owner
-            new = evolve(
-                version,
-                CHANGE_KIND_MEMORY_UPDATED,
-                sensitivity=label,
-                owner=owner,
-                merged_into=version.merged_into,
-                content=content,
-            )
-            row = await commit(txn, call, cube, [new], cause=request.cause, request_id=request.request_id)
+            changes = []
+            # What sets the values that are there makes no version: its commit says that it was asked for.
+            if content is not None or (label, owner) != (version.sensitivity, version.owner):
+                new = evolve(
+                    version,
+                    CHANGE_KIND_MEMORY_UPDATED,
+                    sensitivity=label,
+                    owner=owner,
+                    merged_into=version.merged_into,
+                    content=content,
+                )
+                changes.append(new)
+            row = await commit(txn, call, cube, changes, cause=request.cause, request_id=request.request_id)
             return Outcome(name, cube, row.revision)
 
         try:
@@ -194,7 +198,9 @@ async def _prepare(mos: Mos, cube: CubeRow, seen: Version, request: UpdateMemory
     check_etag(request.memory.etag, seen, request.memory.name)
     settings = CubeContent.FromString(cube.settings.payload)
     merged = memory_message(cube.id, seen)
-    session_before, text_before = merged.session, indexed_text(mos.types, merged)
+    # What the server embeds has tags and speakers in it; a caller's vector is of the payload's text.
+    text_of = indexed_text if mos.embeddings.runs(settings.embedding_model) else payload_text
+    session_before, text_before = merged.session, text_of(mos.types, merged)
     apply_mask(merged, request.memory, paths)
     content_before = content_bytes(memory_message(cube.id, seen))
     merged.ClearField("owner")
@@ -202,7 +208,7 @@ async def _prepare(mos: Mos, cube: CubeRow, seen: Version, request: UpdateMemory
     item = await off_loop(mos, prepare, [merged])
     if "vectors" in paths:
         item.vector = take_supplied(request.memory, settings, "memory")
-    elif item.text == text_before and item.payload != content_before and seen.content is not None:
+    elif text_of(mos.types, merged) == text_before and item.payload != content_before and seen.content is not None:
         item.vector = (await mos.read(lambda txn: txn.vectors([seen.content or 0]))).get(seen.content)
     if item.vector is None and (item.payload != content_before or "vectors" in paths):
         await embed_missing(mos, settings, [item])

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from memos_server import names
 from memos_server._pb.mip.v1.commit_pb2 import CommitHeader
 from memos_server._pb.mip.v1.cube_service_pb2 import Finding, VerifyCubeRequest, VerifyCubeResponse
-from memos_server.errors import MipError
+from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Reader
 from memos_server.mem_cube import commitments
 from memos_server.mem_os.context import Call, Mos, existing_cube
@@ -35,9 +35,8 @@ async def verify_cube(mos: Mos, call: Call, request: VerifyCubeRequest) -> Verif
     cube_id = names.parse_cube(request.name)
     view = call.view(cube_id, whole=True)
     if request.expected_head_digest and not request.expected_revision:
-        raise MipError(
-            "CONFLICTING_ARGUMENTS",
-            "expected_head_digest needs expected_revision, the revision that it is the digest of",
+        raise invalid_field(
+            "expected_head_digest", "needs expected_revision, whose digest it is", "CONFLICTING_ARGUMENTS"
         )
     replay = Replay(view, mos.types)
     response = replay.response

@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from memos_server._pb.mip.v1.memory_pb2 import PROVENANCE_KIND_MEMORY, Memory, Provenance
 from memos_server.errors import MipError
-from memos_server.memories.base import MemoryType
 from memos_server.memories.registry import MemoryTypes
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ def indexed_text(types: MemoryTypes, memory: Memory) -> str:
     Raises:
         MipError: The memory has no payload, or one that no type handles.
     """
-    text = _payload_text(types.for_memory(memory, "memory"), memory)
+    text = payload_text(types, memory)
     if not text.strip():
         return ""
     sources = ", ".join(_sources(memory.provenance))
@@ -54,12 +53,16 @@ def indexed_text(types: MemoryTypes, memory: Memory) -> str:
     return f"{text}\n{' '.join(memory.tags)}" if memory.tags else text
 
 
-def _payload_text(kind: MemoryType, memory: Memory) -> str:
+def payload_text(types: MemoryTypes, memory: Memory) -> str:
     """Returns the payload's text. What a plug-in cannot read has the words that came with it.
 
     Anybody may have written it while the plug-in was not installed, and one such memory must not keep its whole cube
     from being indexed.
+
+    Raises:
+        MipError: The memory has no payload, or one that no type handles.
     """
+    kind = types.for_memory(memory, "memory")
     if not kind.extension_type:
         return kind.text(memory)
     try:

@@ -15,6 +15,7 @@ from memos_server import json_text
 from memos_server._pb.mip.v1.common_pb2 import Label
 from memos_server._pb.mip.v1.memory_pb2 import DTYPE_FLOAT16, DTYPE_FLOAT32, DTYPE_UNSPECIFIED, Memory, Vector
 from memos_server.errors import invalid_field
+from memos_server.memories.wire_fields import wire_fields
 
 MAX_DIMENSION: Final = 8192
 """The most elements of a vector (Vector.dimension)."""
@@ -34,7 +35,7 @@ def normalise(memory: Memory, field: str) -> None:
     """Checks a memory's content and brings it into canonical form, in place, before it is sealed.
 
     Tags are trimmed, sorted and freed of repeats, labels sorted, attributes_json is brought into RFC 8785 form. Unknown
-    fields stay as they came, but for those whose numbers are set aside for what stands around the content.
+    fields stay as they came, but for those with the numbers of what stands around the content, which are ignored.
 
     Args:
         memory: The memory, its payload checked by its type.
@@ -43,7 +44,7 @@ def normalise(memory: Memory, field: str) -> None:
     Raises:
         MipError: INVALID_FIELD, INVALID_JSON or FIELD_TOO_LARGE, with the field at fault.
     """
-    _refuse_reserved(memory, field)
+    _drop_reserved(memory)
     if memory.tags:
         memory.tags[:] = _canonical_tags(memory.tags, f"{field}.tags")
     if memory.labels:
@@ -127,13 +128,18 @@ def decode_vector(vector: Vector, field: str, dimension: int | None) -> NDArray[
     return unit
 
 
-def _refuse_reserved(memory: Memory, field: str) -> None:
+def _drop_reserved(memory: Memory) -> None:
+    """Takes out unknown fields that would stand around the content, and keeps those of the content as they came."""
     unknown_fields: Any = UnknownFieldSet(memory)  # a sequence, which the stubs do not know
-    for unknown in unknown_fields:
-        if unknown.field_number in _RESERVED:
-            raise invalid_field(
-                field, f"holds the unknown field {unknown.field_number}, whose number is set aside by MemoryContent"
-            )
+    if not any(unknown.field_number in _RESERVED for unknown in unknown_fields):
+        return
+    raw = memory.SerializeToString(deterministic=True)
+    known = Memory.DESCRIPTOR.fields_by_number
+    kept = bytearray()
+    for number, begin, end in wire_fields(raw):
+        if number in known or number not in _RESERVED:
+            kept += raw[begin:end]
+    memory.ParseFromString(bytes(kept))
 
 
 def _canonical_tags(tags: Iterable[str], field: str) -> list[str]:

@@ -117,10 +117,17 @@ def test_lines_that_end_before_they_begin_are_refused() -> None:
 
 
 @pytest.mark.parametrize("number", [44, 63])
-def test_an_unknown_field_with_a_reserved_number_is_refused(number: int) -> None:
-    tag = number << 3
-    memory = Memory.FromString(bytes([tag & 0x7F | 0x80, tag >> 7, 1]))
-    assert refusal(memory) == ("INVALID_FIELD", "memories[3]")
+@pytest.mark.parametrize(
+    "value", [b"\x00\x01", b"\x01" + bytes(8), b"\x02\x03abc", b"\x03\x08\x01KIND", b"\x05" + bytes(4)]
+)
+def test_an_unknown_field_with_a_reserved_number_is_ignored(number: int, value: bytes) -> None:
+    def field(kind: int) -> bytes:
+        tag = number << 3 | kind
+        return bytes([tag & 0x7F | 0x80, tag >> 7])
+
+    unknown = field(value[0]) + value[1:].replace(b"KIND", field(4))
+    kept = b"\x2a\x01a\x6a\x01z"
+    assert normalised(Memory.FromString(unknown + kept)).SerializeToString() == kept
 
 
 @pytest.mark.parametrize("number", [13, 31, 64])

@@ -161,8 +161,10 @@ def _tags(restriction: Restriction) -> Leaf:
 
 def _labels(restriction: Restriction) -> Leaf:
     if len(restriction.path) == 1:
-        if restriction.operator != ":" or restriction.value.kind == "any":
+        if restriction.operator != ":":
             raise invalid_filter('write labels.KEY = "value", labels.KEY:* or labels:KEY', restriction.position)
+        if restriction.value.kind == "any":
+            return Leaf(lambda subject: bool(subject.memory.labels))
         return _has_label(restriction.value.text)
     _operator(restriction, "=", ":")
     key = ".".join(restriction.path[1:])
