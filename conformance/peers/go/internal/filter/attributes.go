@@ -11,7 +11,7 @@ import (
 
 // compileAttribute compares what a path leads to in attributes_json.
 func compileAttribute(path []string, operator string, operand value) (node, *problem) {
-	if len(path) == 0 && operator != ":" {
+	if len(path) == 0 {
 		return nil, &problem{message: "attributes compare by a path into them"}
 	}
 	if operand.kind == starValue {

@@ -101,7 +101,9 @@ func compileText(field textField, operator string, operand value) (node, *proble
 		return nil, &problem{message: "the field does not compare with this operator"}
 	}
 	if operand.kind == starValue {
-		return predicate(func(m *pb.Memory) bool { return len(field.get(m)) > 0 }), nil
+		return predicate(func(m *pb.Memory) bool {
+			return slices.ContainsFunc(field.get(m), func(text string) bool { return text != "" })
+		}), nil
 	}
 	if field.allowed != nil && !field.allowed[operand.text] {
 		return nil, &problem{"not a value of the field", true}

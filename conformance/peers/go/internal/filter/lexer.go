@@ -92,15 +92,13 @@ func (l *lexer) keyword(word string) bool {
 	return true
 }
 
-var escaped = map[byte]string{'n': "\n", 't': "\t", 'r': "\r", '"': `"`, '\'': "'", '\\': `\`}
+var escaped = map[byte]byte{'n': '\n', 't': '\t', 'r': '\r'}
 
-// quoted takes a string and resolves its escapes.
-func (l *lexer) quoted() (string, bool, *Error) {
-	l.space()
-	start := l.at
+// quoted takes a string and resolves its escapes; `\` before any other character means that character.
+func (l *lexer) quoted() (string, bool) {
 	raw, ok := l.match(stringShape, "")
 	if !ok {
-		return "", false, nil
+		return "", false
 	}
 	var out strings.Builder
 	for i := 1; i < len(raw)-1; i++ {
@@ -109,11 +107,11 @@ func (l *lexer) quoted() (string, bool, *Error) {
 			continue
 		}
 		i++
-		plain, known := escaped[raw[i]]
-		if !known {
-			return "", false, l.fail(start+i-1, "unknown escape")
+		if plain, known := escaped[raw[i]]; known {
+			out.WriteByte(plain)
+		} else {
+			out.WriteByte(raw[i])
 		}
-		out.WriteString(plain)
 	}
-	return out.String(), true, nil
+	return out.String(), true
 }

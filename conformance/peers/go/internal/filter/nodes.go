@@ -46,16 +46,11 @@ func (p predicate) passes(m *pb.Memory) bool { return p(m) }
 // Passes says whether a memory passes the filter.
 func (f *Filter) Passes(m *pb.Memory) bool { return f.root.passes(m) }
 
-// texts gives the values of a field that holds texts; none where the memory lacks the field.
+// texts gives the values of a field that holds texts; an empty one where the memory, or a source, lacks the field.
 type texts func(m *pb.Memory) []string
 
 func one(get func(m *pb.Memory) string) texts {
-	return func(m *pb.Memory) []string {
-		if text := get(m); text != "" {
-			return []string{text}
-		}
-		return nil
-	}
+	return func(m *pb.Memory) []string { return []string{get(m)} }
 }
 
 // fold maps every character to the first of those that differ from it by case alone.
@@ -78,9 +73,6 @@ func Words(m *pb.Memory) string {
 }
 
 func session(m *pb.Memory) []string {
-	if m.GetSession() == "" {
-		return nil
-	}
 	return []string{m.GetSession(), m.GetSession()[strings.LastIndexByte(m.GetSession(), '/')+1:]}
 }
 
@@ -109,9 +101,7 @@ func sources(get func(p *pb.Provenance) string) texts {
 	return func(m *pb.Memory) []string {
 		var found []string
 		for _, p := range m.GetProvenance() {
-			if text := get(p); text != "" {
-				found = append(found, text)
-			}
+			found = append(found, get(p))
 		}
 		return found
 	}

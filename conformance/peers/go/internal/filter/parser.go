@@ -185,10 +185,7 @@ func (p *parser) path() ([]string, *Error) {
 			key, ok = p.match(wordShape, "")
 		}
 		if !ok {
-			var err *Error
-			if key, ok, err = p.quoted(); err != nil {
-				return nil, err
-			}
+			key, ok = p.quoted()
 		}
 		if !ok {
 			return nil, p.fail(p.at, "a key is missing")
@@ -206,8 +203,8 @@ func (p *parser) value(star bool) (value, *Error) {
 			return value{starValue, "*", start}, nil
 		}
 	}
-	if text, ok, err := p.quoted(); err != nil || ok {
-		return value{quotedValue, text, start}, err
+	if text, ok := p.quoted(); ok {
+		return value{quotedValue, text, start}, nil
 	}
 	if text, ok := p.match(timeShape, notAfterTime); ok {
 		return value{timeValue, text, start}, nil

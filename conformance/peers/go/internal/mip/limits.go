@@ -11,14 +11,18 @@ import (
 	pb "mip.example/peer/gen/mip/v1"
 )
 
-// checker walks a message; exempt is the path of a field that need not be set.
-type checker struct{ exempt string }
+// checker walks a message; exempt is the path of a field that need not be set, content says that it is within the sealed
+// content of a memory.
+type checker struct {
+	exempt  string
+	content bool
+}
 
 // Check finds the first field of a message that breaks its declared limit, its format or the range of a Timestamp. prefix
 // is the path of the message, empty for a request. exempt is the path of a field that need not be set although it is
 // declared so, because the request changes its neighbours alone.
 func Check(message proto.Message, prefix, exempt string) error {
-	if err := (checker{exempt}).message(message.ProtoReflect(), prefix); err != nil {
+	if err := (checker{exempt: exempt}).message(message.ProtoReflect(), prefix); err != nil {
 		return err
 	}
 	return nil
@@ -79,6 +83,8 @@ func (c checker) unset(limit *pb.Limit, path string) *Error {
 func (c checker) value(value protoreflect.Value, field protoreflect.FieldDescriptor, limit *pb.Limit, path string) *Error {
 	switch field.Kind() {
 	case protoreflect.MessageKind:
+		// Content is kept as it came, values of enums that a later contract has included.
+		c.content = c.content || field.ContainingMessage().FullName() == "mip.v1.Memory" && field.Number() < 32
 		return c.message(value.Message(), path)
 	case protoreflect.StringKind:
 		if value.String() == "" {
@@ -90,6 +96,10 @@ func (c checker) value(value protoreflect.Value, field protoreflect.FieldDescrip
 		return checkFormat(value.String(), limit.GetFormat(), path)
 	case protoreflect.BytesKind:
 		return checkSize(len(value.Bytes()), limit, path)
+	case protoreflect.EnumKind:
+		if !c.content && field.Enum().Values().ByNumber(value.Enum()) == nil {
+			return Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, path, "is not a value of %s", field.Enum().Name())
+		}
 	case protoreflect.Int32Kind, protoreflect.Int64Kind:
 		if limit.GetNonNegative() && value.Int() < 0 {
 			return Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, path, "must not be negative")

@@ -47,7 +47,7 @@ func (s *Server) add(r *pb.AddMemoriesRequest, path func(i int) string) (*cube, 
 			return nil, nil, nil, err
 		}
 		if batch[m.id] != nil {
-			return nil, nil, nil, taken(c, m.id)
+			return nil, nil, nil, namedTwice(path(i) + ".name")
 		}
 		batch[m.id] = v
 		added, versions = append(added, m), append(versions, v)
@@ -84,9 +84,6 @@ func (c *cube) newMemory(asked *pb.Memory, path string) (*memory, *version, erro
 	}
 	if c.memories[m.id] != nil {
 		return nil, nil, taken(c, m.id)
-	}
-	if err := checkSensitivity(asked.Sensitivity, path); err != nil {
-		return nil, nil, err
 	}
 	if err := c.checkSession(asked.Session, path); err != nil {
 		return nil, nil, err

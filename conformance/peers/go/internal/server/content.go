@@ -15,6 +15,9 @@ import (
 	"mip.example/peer/internal/mip"
 )
 
+// maxAttributesBytes is the limit of Memory.attributes_json, which its stored form keeps too.
+const maxAttributesBytes = 65536
+
 // isContent tells fields of the content from those that stand around it, whose numbers a payload must not hold.
 func isContent(number protowire.Number) bool { return number < 32 || number > 63 }
 
@@ -62,8 +65,12 @@ func sameContent(before *content, m *pb.Memory) bool {
 }
 
 func normalize(m *pb.Memory, path string) error {
-	slices.Sort(m.Tags)
-	m.Tags = slices.Compact(m.Tags)
+	if err := checkPayload(m, path); err != nil {
+		return err
+	}
+	if err := sortTags(m, path); err != nil {
+		return err
+	}
 	if err := sortLabels(m.Labels, path); err != nil {
 		return err
 	}
@@ -72,11 +79,54 @@ func normalize(m *pb.Memory, path string) error {
 		if err != nil {
 			return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_JSON, path+".attributes_json", "%v", err)
 		}
+		if len(canonical) > maxAttributesBytes {
+			return mip.Field(pb.ErrorReason_ERROR_REASON_FIELD_TOO_LARGE, path+".attributes_json", "has %d bytes in RFC 8785 form", len(canonical))
+		}
 		m.AttributesJson = canonical
 	}
 	if m.Confidence != nil && !(*m.Confidence >= 0 && *m.Confidence <= 1) {
 		return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, path+".confidence", "must be between 0 and 1")
 	}
+	if m.ValidFrom != nil && m.ValidUntil != nil && m.ValidUntil.AsTime().Before(m.ValidFrom.AsTime()) {
+		return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, path+".valid_until", "must not lie before valid_from")
+	}
+	for i, p := range m.Provenance {
+		if p.LineEnd != 0 && p.LineEnd < p.LineStart {
+			return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, fmt.Sprintf("%s.provenance[%d].line_end", path, i), "must not lie before line_start")
+		}
+	}
+	return nil
+}
+
+// checkPayload checks that a memory holds something, and says of a model's state what sort it is.
+func checkPayload(m *pb.Memory, path string) error {
+	required := func(field string) error {
+		return mip.Field(pb.ErrorReason_ERROR_REASON_FIELD_REQUIRED, path+"."+field, "must be set")
+	}
+	switch payload := m.Payload.(type) {
+	case nil:
+		return required("payload")
+	case *pb.Memory_Activation:
+		if payload.Activation.Kind == nil {
+			return required("activation.kind")
+		}
+	case *pb.Memory_Plaintext:
+		if strings.TrimSpace(payload.Plaintext.Text) == "" {
+			return required("plaintext.text")
+		}
+	}
+	return nil
+}
+
+// sortTags takes the white space around tags, sorts them and drops repeats. A tag must not be empty then.
+func sortTags(m *pb.Memory, path string) error {
+	for i, tag := range m.Tags {
+		if m.Tags[i] = strings.TrimSpace(tag); m.Tags[i] == "" {
+			return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, fmt.Sprintf("%s.tags[%d]", path, i), "must not be empty")
+		}
+	}
+	slices.Sort(m.Tags)
+	m.Tags = slices.Compact(m.Tags)
 	return nil
 }
 
@@ -107,14 +157,6 @@ func (c *cube) checkSession(name, path string) error {
 	}
 	if t.ended != nil {
 		return mip.Refuse(pb.ErrorReason_ERROR_REASON_SESSION_ENDED, "%s has ended", name)
-	}
-	return nil
-}
-
-// checkSensitivity refuses levels that do not exist.
-func checkSensitivity(level pb.Sensitivity, path string) error {
-	if level < 0 || level > pb.Sensitivity_SENSITIVITY_SECRET {
-		return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, path+".sensitivity", "is no level")
 	}
 	return nil
 }

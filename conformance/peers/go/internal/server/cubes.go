@@ -201,7 +201,7 @@ func (s *Server) UndeleteCube(ctx context.Context, r *pb.UndeleteCubeRequest) (*
 		if err != nil {
 			return nil, err
 		}
-		if err := c.live(c.revision()); c.now().state == purged {
+		if err := c.live(); c.now().state == purged {
 			return nil, err
 		}
 		d := begin(c)

@@ -16,13 +16,14 @@ import (
 var around = []string{"sensitivity", "owner", "vectors"}
 
 // resolveMask gives the paths that an update changes, each of them checked. Without a mask: what is populated. `*` is all of
-// the content.
+// the content, and what stands around it where the request has it.
 func resolveMask(r *pb.UpdateMemoryRequest) (paths []string, err error) {
 	fields := r.Memory.ProtoReflect().Descriptor().Fields()
 	given := r.GetUpdateMask().GetPaths()
 	if len(given) == 1 && given[0] == "*" {
 		for i := range fields.Len() {
-			if field := fields.Get(i); isContent(field.Number()) {
+			field := fields.Get(i)
+			if isContent(field.Number()) || updatable(fields, string(field.Name())) && r.Memory.ProtoReflect().Has(field) {
 				paths = append(paths, string(field.Name()))
 			}
 		}

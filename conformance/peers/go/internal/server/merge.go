@@ -118,9 +118,6 @@ func (c *cube) replaced(now *version, asked *pb.Memory) (*version, error) {
 	if asked == nil {
 		return next, nil
 	}
-	if err := checkSensitivity(asked.Sensitivity, "merged"); err != nil {
-		return nil, err
-	}
 	if asked.Session != now.content.memory.Session {
 		if err := c.checkSession(asked.Session, "merged"); err != nil {
 			return nil, err
@@ -129,6 +126,9 @@ func (c *cube) replaced(now *version, asked *pb.Memory) (*version, error) {
 	sealed, err := c.sealContent(contentOf(asked), "merged")
 	if err != nil {
 		return nil, err
+	}
+	if textOf(asked) != textOf(now.content.memory) {
+		next.vectors = nil
 	}
 	if string(sealed.payload) != string(now.content.payload) {
 		next.content = sealed

@@ -79,7 +79,7 @@ func TestMergeRefuses(t *testing.T) {
 		t.Errorf("metadata %v", got)
 	}
 	refused(w.merge("a", "a"))(t, "CONFLICTING_ARGUMENTS")
-	refused(w.merge("a", "b", "b"))(t, "INVALID_FIELD")
+	refused(w.merge("a", "b", "b"))(t, "INVALID_NAME")
 	refused(w.merge("absent", "b"))(t, "MEMORY_NOT_FOUND")
 	refused(w.memories.MergeMemories(w.ctx, &pb.MergeMemoriesRequest{Parent: "cubes/c", Sources: []string{memoryName("b")}}))(t, "FIELD_REQUIRED")
 	if w.head() != head || w.get("b").State != active {

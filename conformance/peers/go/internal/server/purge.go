@@ -55,7 +55,7 @@ func (s *Server) PurgeCube(ctx context.Context, r *pb.PurgeCubeRequest) (*pb.Pur
 		if err != nil {
 			return nil, err
 		}
-		if err := c.live(c.revision()); c.now().state == purged {
+		if err := c.live(); c.now().state == purged {
 			return nil, err
 		}
 		if err := c.expect(r.ExpectedRevision); err != nil {

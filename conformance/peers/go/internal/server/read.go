@@ -24,14 +24,7 @@ func (c *cube) memoryAt(name string, revision int64) (*memory, *version, error) 
 	return m, v, nil
 }
 
-func checkView(view pb.View) error {
-	if view < 0 || view > pb.View_VIEW_SEALED {
-		return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, "view", "is no view")
-	}
-	return nil
-}
-
-// GetMemory returns a memory, or its sealed content. Of a purged one nothing is left to seal, so that both views are alike.
+// GetMemory returns a memory, or its sealed content, which a purged one has no more.
 func (s *Server) GetMemory(_ context.Context, r *pb.GetMemoryRequest) (*pb.GetMemoryResponse, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -47,10 +40,10 @@ func (s *Server) GetMemory(_ context.Context, r *pb.GetMemoryRequest) (*pb.GetMe
 	if err != nil {
 		return nil, err
 	}
-	if err := checkView(r.View); err != nil {
-		return nil, err
-	}
-	if r.View == pb.View_VIEW_SEALED && !m.purged() {
+	if r.View == pb.View_VIEW_SEALED {
+		if err := c.refusePurged(m); err != nil {
+			return nil, err
+		}
 		return &pb.GetMemoryResponse{Sealed: &pb.Sealed{Payload: v.content.payload, Salt: v.content.salt}}, nil
 	}
 	out := s.view(c, m, v)
@@ -72,12 +65,10 @@ func (s *Server) BatchGetMemories(_ context.Context, r *pb.BatchGetMemoriesReque
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.BatchGetMemoriesResponse{}
-	for i, name := range r.Names {
-		if mip.CubeOf(name) != c.name() {
-			return nil, otherCube(fmt.Sprintf("names[%d]", i), c)
-		}
+	if err := c.checkNames(r.Names, "names"); err != nil {
+		return nil, err
 	}
+	out := &pb.BatchGetMemoriesResponse{}
 	bytes := 0
 	for _, name := range r.Names {
 		m, v, err := c.memoryAt(name, revision)
@@ -85,7 +76,6 @@ func (s *Server) BatchGetMemories(_ context.Context, r *pb.BatchGetMemoriesReque
 			return nil, err
 		}
 		out.Memories = append(out.Memories, s.view(c, m, v))
-		// The same name may stand there often, so the size is watched on the way.
 		if bytes += proto.Size(out.Memories[len(out.Memories)-1]); bytes > maxResponseBytes {
 			return nil, mip.Refuse(pb.ErrorReason_ERROR_REASON_RESPONSE_TOO_LARGE, "the memories have more than %d bytes", maxResponseBytes)
 		}

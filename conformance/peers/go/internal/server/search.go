@@ -40,14 +40,15 @@ func (s *Server) SearchMemories(ctx context.Context, r *pb.SearchMemoriesRequest
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var cubes []*cube
-	for _, name := range r.Cubes {
+	for i, name := range r.Cubes {
+		if slices.Contains(r.Cubes[:i], name) {
+			return nil, mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, fmt.Sprintf("cubes[%d]", i), "is named twice")
+		}
 		c, err := s.cube(name)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(cubes, c) {
-			cubes = append(cubes, c)
-		}
+		cubes = append(cubes, c)
 	}
 	parsed, err := parseFilter(r.Filter)
 	if err != nil {
@@ -85,12 +86,8 @@ func chooseChannel(r *pb.SearchMemoriesRequest) (channel, error) {
 	if r.Rerank != "" {
 		return "", unimplemented("the reranker")
 	}
-	switch r.Mode {
-	case pb.SearchMode_SEARCH_MODE_UNSPECIFIED, pb.SearchMode_SEARCH_MODE_HYBRID, pb.SearchMode_SEARCH_MODE_VECTOR, pb.SearchMode_SEARCH_MODE_LEXICAL:
-	case pb.SearchMode_SEARCH_MODE_GRAPH:
+	if r.Mode == pb.SearchMode_SEARCH_MODE_GRAPH {
 		return "", unimplemented("SEARCH_MODE_GRAPH")
-	default:
-		return "", mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, "mode", "is no mode")
 	}
 	switch {
 	case r.GetVector() != nil && r.Mode == pb.SearchMode_SEARCH_MODE_LEXICAL:

@@ -83,17 +83,18 @@ func (s *Server) ListSessions(ctx context.Context, r *pb.ListSessionsRequest) (*
 	return out, err
 }
 
-// EndSession ends a session. Ending it again finds nothing to change, which is a commit without changes (MIP-HIST-005).
+// EndSession ends a session, once.
 func (s *Server) EndSession(ctx context.Context, r *pb.EndSessionRequest) (*pb.EndSessionResponse, error) {
 	return mutate(ctx, s, "EndSession", r.Name, r, func() (*pb.EndSessionResponse, error) {
 		c, t, err := s.session(r.Name)
 		if err != nil {
 			return nil, err
 		}
-		d := begin(c)
-		if t.ended == nil {
-			d.endSession(t)
+		if t.ended != nil {
+			return nil, mip.Refuse(pb.ErrorReason_ERROR_REASON_SESSION_ENDED, "%s has ended", r.Name)
 		}
+		d := begin(c)
+		d.endSession(t)
 		made := d.finish(r, "end session")
 		return &pb.EndSessionResponse{Session: c.sessionView(t), Commit: c.commitView(made)}, nil
 	})

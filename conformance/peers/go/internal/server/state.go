@@ -146,8 +146,8 @@ func (c *cube) settingsAt(revision int64) *settings {
 }
 
 // live refuses calls on a cube that is deleted or purged.
-func (c *cube) live(revision int64) error {
-	switch c.settingsAt(revision).state {
+func (c *cube) live() error {
+	switch c.now().state {
 	case deleted:
 		return mip.Refuse(pb.ErrorReason_ERROR_REASON_CUBE_DELETED, "%s is deleted", c.name())
 	case purged:
@@ -156,9 +156,10 @@ func (c *cube) live(revision int64) error {
 	return nil
 }
 
-// asOf resolves the revision that a read asks for: 0 is the head. The past is read as it would have been read then.
+// asOf resolves the revision that a read asks for: 0 is the head. That the cube was deleted then, and is not now, does not
+// matter.
 func (c *cube) asOf(revision int64) (int64, error) {
-	if err := c.live(c.revision()); err != nil {
+	if err := c.live(); err != nil {
 		return 0, err
 	}
 	if revision == 0 {
@@ -167,7 +168,7 @@ func (c *cube) asOf(revision int64) (int64, error) {
 	if revision > c.revision() {
 		return 0, noRevision(c, revision)
 	}
-	return revision, c.live(revision)
+	return revision, nil
 }
 
 func noRevision(c *cube, revision int64) error {
@@ -188,7 +189,7 @@ func (s *Server) liveCube(name string) (*cube, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.live(c.revision())
+	return c, c.live()
 }
 
 func (c *cube) find(name string) (*memory, error) {
@@ -202,13 +203,25 @@ func noMemory(name string) error {
 	return mip.Refuse(pb.ErrorReason_ERROR_REASON_MEMORY_NOT_FOUND, "%s does not exist", name).With("name", name)
 }
 
-// findAll finds memories that a mutation names: all of the cube, none of them twice.
-func (c *cube) findAll(names []string, path string) ([]*memory, error) {
+// checkNames checks names of memories in a request: all of the cube, none of them twice.
+func (c *cube) checkNames(names []string, path string) error {
 	seen := map[string]bool{}
 	for i, name := range names {
 		if mip.CubeOf(name) != c.name() {
-			return nil, otherCube(fmt.Sprintf("%s[%d]", path, i), c)
+			return otherCube(fmt.Sprintf("%s[%d]", path, i), c)
 		}
+		if seen[name] {
+			return namedTwice(fmt.Sprintf("%s[%d]", path, i))
+		}
+		seen[name] = true
+	}
+	return nil
+}
+
+// findAll finds memories that a mutation names: all of the cube, none of them twice.
+func (c *cube) findAll(names []string, path string) ([]*memory, error) {
+	if err := c.checkNames(names, path); err != nil {
+		return nil, err
 	}
 	var found []*memory
 	for _, name := range names {
@@ -218,23 +231,22 @@ func (c *cube) findAll(names []string, path string) ([]*memory, error) {
 		}
 		found = append(found, m)
 	}
-	for i, name := range names {
-		if seen[name] {
-			return nil, mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, fmt.Sprintf("%s[%d]", path, i), "is named twice")
-		}
-		seen[name] = true
-	}
 	return found, nil
 }
 
+func namedTwice(path string) error {
+	return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_NAME, path, "is named twice")
+}
+
 func otherCube(path string, c *cube) error {
-	return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_FIELD, path, "is not a name within %s", c.name())
+	return mip.Field(pb.ErrorReason_ERROR_REASON_INVALID_NAME, path, "is not a name within %s", c.name())
 }
 
 // expect checks expected_revision; 0 skips it.
 func (c *cube) expect(revision int64) error {
 	if revision != 0 && revision != c.revision() {
-		return mip.Refuse(pb.ErrorReason_ERROR_REASON_REVISION_MISMATCH, "%s is not at revision %d", c.name(), revision).WithRevision(c.revision())
+		return mip.Refuse(pb.ErrorReason_ERROR_REASON_REVISION_MISMATCH, "%s is not at revision %d", c.name(), revision).
+			With("current_revision", strconv.FormatInt(c.revision(), 10))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	pb "mip.example/peer/gen/mip/v1"
+	"mip.example/peer/internal/filter"
 	"mip.example/peer/internal/mip"
 )
 
@@ -66,9 +67,6 @@ func (c *cube) updated(now *version, r *pb.UpdateMemoryRequest) (*version, error
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSensitivity(r.Memory.Sensitivity, "memory"); err != nil {
-		return nil, err
-	}
 	asked := cloneContent(now.content)
 	applyMask(asked, r, paths)
 	if err := checkUpdated(asked); err != nil {
@@ -96,19 +94,22 @@ func (c *cube) updated(now *version, r *pb.UpdateMemoryRequest) (*version, error
 	case changed:
 		next.sensitivity = c.inherit(now.sensitivity, asked)
 	}
-	if named(paths, "owner") {
-		// An owner that is cleared is the caller, as on AddMemories.
-		if next.owner = r.Memory.Owner; next.owner == "" {
-			next.owner = principal
-		}
+	if named(paths, "owner") && r.Memory.Owner != "" {
+		next.owner = r.Memory.Owner
+	}
+	if textOf(asked) != textOf(now.content.memory) {
+		next.vectors = nil // They were of the old text.
 	}
 	if named(paths, "vectors") {
 		if next.vectors, err = c.checkVectors(r.Memory.Vectors, "memory.vectors"); err != nil {
 			return nil, err
 		}
 	}
-	if !changed && next.sensitivity == now.sensitivity && next.owner == now.owner && sameVectors(next.vectors, now.vectors) {
+	if !changed && next.sensitivity == now.sensitivity && next.owner == now.owner && !named(paths, "vectors") {
 		return nil, nil
 	}
 	return next, nil
 }
+
+// textOf is what vectors are of: the payload's own text.
+func textOf(m *pb.Memory) string { return filter.Words(m) }

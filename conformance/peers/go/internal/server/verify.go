@@ -9,6 +9,7 @@ import (
 
 	pb "mip.example/peer/gen/mip/v1"
 	"mip.example/peer/internal/digest"
+	"mip.example/peer/internal/mip"
 )
 
 const maxFindings = 1000
@@ -35,6 +36,9 @@ func (s *Server) VerifyCube(ctx context.Context, r *pb.VerifyCubeRequest) (*pb.V
 	if err != nil {
 		return nil, err
 	}
+	if len(r.ExpectedHeadDigest) > 0 && r.ExpectedRevision == 0 {
+		return nil, mip.Field(pb.ErrorReason_ERROR_REASON_CONFLICTING_ARGUMENTS, "expected_head_digest", "needs expected_revision")
+	}
 	v := &verification{cube: c, items: map[string]*pb.Change{}, out: &pb.VerifyCubeResponse{
 		HeadRevision: c.revision(), HeadDigest: c.head().digest, IndexedRevision: c.revision(),
 	}}
@@ -46,7 +50,7 @@ func (s *Server) VerifyCube(ctx context.Context, r *pb.VerifyCubeRequest) (*pb.V
 	}
 	if expected := r.ExpectedRevision; expected > c.revision() {
 		v.find("head", c.name(), expected, "the log has no such revision")
-	} else if expected > 0 && !bytes.Equal(digest.Commit(c.commits[expected-1].sealed), r.ExpectedHeadDigest) {
+	} else if expected > 0 && len(r.ExpectedHeadDigest) > 0 && !bytes.Equal(digest.Commit(c.commits[expected-1].sealed), r.ExpectedHeadDigest) {
 		v.find("head", c.name(), expected, "the digest is another than the expected one")
 	}
 	v.out.Valid = len(v.out.Findings) == 0

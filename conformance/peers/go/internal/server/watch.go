@@ -67,9 +67,6 @@ func (s *Server) startWatch(r *pb.WatchCubeRequest) (*cube, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := checkView(r.View); err != nil {
-		return nil, 0, err
-	}
 	next := c.revision() + 1
 	if r.StartRevision > next {
 		return nil, 0, noRevision(c, r.StartRevision)
