@@ -35,7 +35,7 @@ async def add(mip: Mip, cube: str, **texts: str) -> None:
 
 async def test_a_merge_keeps_every_id_readable_and_names_what_absorbed_it(mip: Mip, cube: str) -> None:
     await add(mip, cube, a="likes tea", b="likes green tea")
-    merged = await mip.MergeMemories(parent=cube, sources=[f"{cube}/memories/a", f"{cube}/memories/b"])
+    merged = await mip.MergeMemories(parent=cube, sources=[f"{cube}/memories/a", f"{cube}/memories/b"], merged=Memory())
     assert merged.memory.plaintext.text == "likes tea\n\nlikes green tea"
     assert {item.source for item in merged.memory.provenance} == {f"{cube}/memories/a", f"{cube}/memories/b"}
     gone = (await mip.GetMemory(name=f"{cube}/memories/a")).memory
@@ -59,7 +59,7 @@ async def test_rollback_undoes_updates_merges_transitions_deletions_and_addition
     before = await states(mip, cube)
     revision = (await mip.GetCube(name=cube)).cube.revision
     await mip.UpdateMemory(memory=text("one, changed", name=f"{cube}/memories/a"))
-    await mip.MergeMemories(parent=cube, sources=[f"{cube}/memories/b", f"{cube}/memories/c"])
+    await mip.MergeMemories(parent=cube, sources=[f"{cube}/memories/b", f"{cube}/memories/c"], merged=Memory())
     await mip.DeleteMemories(parent=cube, names=[f"{cube}/memories/d"])
     await add(mip, cube, e="five")
     after = await states(mip, cube)

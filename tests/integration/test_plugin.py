@@ -133,7 +133,7 @@ async def test_a_task_is_checked_found_by_its_words_and_merged(site: Path, tmp_p
         assert await found(mip, cube, "desk") == ["both"]
         other = (await mip.AddMemories(parent=cube, memories=[text("no task")])).memories[0].name
         with pytest.raises(RpcError) as error:
-            await mip.MergeMemories(parent=cube, sources=[merged.memory.name, other])
+            await mip.MergeMemories(parent=cube, sources=[merged.memory.name, other], merged=Memory())
         assert (error.value.reason, error.value.fields) == ("FIELD_REQUIRED", ["merged"])
         await world.stop()
 

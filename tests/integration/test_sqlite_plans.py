@@ -46,7 +46,7 @@ async def test_no_statement_scans_a_table(make_world: MakeWorld, statements: set
     session = (await mip.CreateSession(parent=cube)).session
     await mip.EndSession(name=session.name)
     await mip.UpdateMemory(memory=text("changed", name=ids[2]), request_id="0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c77")
-    await mip.MergeMemories(parent=cube, sources=ids[3:5])
+    await mip.MergeMemories(parent=cube, sources=ids[3:5], merged=Memory())
     await mip.TransitionMemories(parent=cube, names=ids[5:6], state="MEMORY_STATE_ARCHIVED")
     await mip.DeleteMemories(parent=cube, names=ids[6:7])
     for at in ({}, {"as_of_revision": 3}):

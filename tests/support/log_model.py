@@ -129,11 +129,11 @@ class CubeModel:
         self._append({id_: self._new(words) for id_, words in texts.items()})
 
     def update(self, id_: str, words: str) -> None:
-        """Gives a memory a text; the same text makes a version with the same content."""
+        """Gives a memory a text; the same text makes a commit and no version."""
         self._in_use()
         item = self._updatable(id_)
-        content = item.content if words == item.text else self._content()
-        self._append({id_: replace(item, text=words, content=content, revision=self.revision + 1)})
+        changed = replace(item, text=words, content=self._content(), revision=self.revision + 1)
+        self._append({} if words == item.text else {id_: changed})
 
     def _updatable(self, id_: str) -> Item:
         item = self.now.items[id_]
@@ -268,9 +268,9 @@ class CubeModel:
         self._append({}, sessions={id_: ARCHIVED})
 
     def rename(self, title: str) -> None:
-        """Gives the cube a display name."""
+        """Gives the cube a display name; the same name makes a commit and no version."""
         self._in_use()
-        self._append({}, title=Title(title, self._content()))
+        self._append({}, title=None if title == self.now.title.text else Title(title, self._content()))
 
     def delete_cube(self) -> None:
         """Deletes the cube."""
