@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import jwt
 import uuid_utils
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -104,7 +105,8 @@ class TokenSigner:
             create_secret(path, pem)
         try:
             key = serialization.load_pem_private_key(read_secret(path), password=None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
+            # The last two: where the damage lies in the number of the key's algorithm.
             raise SetupError(f"{path} holds no readable private key.", _NEW_KEY) from error
         if not isinstance(key, Ed25519PrivateKey):
             raise SetupError(f"{path} holds a key that is not Ed25519.", _NEW_KEY)

@@ -176,6 +176,18 @@ def test_a_file_without_an_ed25519_key_is_refused(tmp_path: Path) -> None:
         TokenSigner.open(path, "a")
 
 
+def test_damage_of_the_number_of_the_keys_algorithm_is_refused_as_such(tmp_path: Path) -> None:
+    """The library knows another algorithm by that number, or none, or fails: each is an exception of its own."""
+    pem = KEY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = tmp_path / "key.pem"
+    path.touch(0o600)
+    for place in range(38, 46):
+        for letter in set(range(256)) - {pem[place]}:
+            path.write_bytes(pem[:place] + bytes([letter]) + pem[place + 1 :])
+            with pytest.raises(SetupError, match=r"no readable private key|not Ed25519"):
+                TokenSigner.open(path, "a")
+
+
 def test_a_link_in_place_of_the_key_is_refused(tmp_path: Path) -> None:
     real = tmp_path / "real.pem"
     TokenSigner.open(real, "a")
