@@ -94,17 +94,24 @@ async def _upload(
     proven = running is not None and f"sha256:{running.hexdigest()}" == header.digest
     if not proven:
         await _refuse_unproven(mos, call, cube, header, whole=running is not None)
+    # Who goes away now does not let go of the lock: the record would be written later, and meanwhile a compaction would
+    # erase the bytes that it is about to name.
+    await asyncio.shield(asyncio.create_task(_keep(mos, call, cube, header, proven=proven)))
+    return WriteBlobResponse(digest=header.digest, size=header.size)
+
+
+async def _keep(mos: Mos, call: Call, cube: CubeRow, header: BlobHeader, *, proven: bool) -> None:
+    """Makes an uploaded blob one of the cube's, in the store and in the record."""
+
+    async def record(txn: Writer) -> None:
+        now = await existing_cube(txn, cube.id)
+        await txn.put_blob(now.key, header.digest, header.size, now_us())
+        if proven:
+            await txn.put_blob_proof(now.key, header.digest, call.principal)
+
     async with mos.blob_lock(cube.uid):
         await mos.blobs.finish(cube.uid, header.digest, header.size)
-
-        async def record(txn: Writer) -> None:
-            now = await existing_cube(txn, cube.id)
-            await txn.put_blob(now.key, header.digest, header.size, now_us())
-            if proven:
-                await txn.put_blob_proof(now.key, header.digest, call.principal)
-
         await mos.store.write(record)
-    return WriteBlobResponse(digest=header.digest, size=header.size)
 
 
 async def _erase_if_purged(mos: Mos, cube: CubeRow) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,6 +15,9 @@ import grpc
 import pytest
 
 from memos_server._pb.mip.v1.blob_service_pb2 import BlobData, BlobHeader, WriteBlobRequest
+from memos_server._pb.mip.v1.job_pb2 import JOB_STATE_RUNNING
+from memos_server.graph_dbs.base import JobRow, Writer
+from memos_server.mem_os.compaction import compact
 from tests.conftest import MakeWorld, World
 from tests.support.mip import METHODS, Mip, RpcError, path_of
 
@@ -157,3 +162,57 @@ async def test_a_caller_that_goes_away_across_a_purge_leaves_no_byte(world: Worl
     await purge
     await asyncio.gather(upload, return_exceptions=True)
     await until(lambda: not parts(world))
+
+
+async def test_a_blob_is_recorded_before_a_compaction_looks_though_its_uploader_went_away(
+    world: World, mip: Mip
+) -> None:
+    cube = (await mip.CreateCube(cube_id="c")).cube
+    mos = world.server.mos
+    await mip.upload("WriteBlob", [header(cube.name), piece(DATA), WriteBlobRequest(finish=True)])
+    works, goes_on = threading.Event(), threading.Event()
+
+    async def doom(txn: Writer) -> None:
+        row = await txn.cube("c")
+        assert row is not None
+        await txn.doom_blob(row.key, DIGEST)
+
+    async def busy(_: Writer) -> None:
+        works.set()
+        goes_on.wait(30)
+
+    async def progress(done: int, steps: int) -> None:
+        del done, steps
+
+    await mos.store.write(doom)
+    assert list((await mip.FindMissingBlobs(parent=cube.name, digests=[DIGEST])).digests) == [DIGEST]
+    # All bytes come again; while the record's writer has other work, the one who sends them goes away.
+    working = asyncio.create_task(mos.store.write(busy))
+    await until(works.is_set)
+    whole = [header(cube.name), piece(DATA), WriteBlobRequest(finish=True)]
+
+    async def sent() -> AsyncIterator[bytes]:
+        for frame in whole:
+            yield frame.SerializeToString()
+
+    upload = asyncio.create_task(begin(mip, sent()))
+    await until(lambda: mos.store.waiting_writes == 1)
+    upload.cancel()
+    await asyncio.sleep(0.3)
+    job = JobRow("c", "compaction-0", "compaction", JOB_STATE_RUNNING, "principals/local-admin", 0, 0)
+    erasing = asyncio.create_task(compact(mos, job, progress))
+    await asyncio.sleep(0.3)
+    goes_on.set()
+    await asyncio.gather(working, erasing)
+    assert list((await mip.FindMissingBlobs(parent=cube.name, digests=[DIGEST])).digests) == []
+    got = [frame.data.data async for frame in mip.ReadBlob(parent=cube.name, digest=DIGEST)]
+    assert b"".join(got) == DATA
+
+
+async def test_streams_that_are_refused_leave_their_places_on_the_connection(make_world: MakeWorld) -> None:
+    mip = (await make_world()).admin
+    # gRPC gives a connection 256 places; a refused stream that kept one would end it for everybody behind a proxy.
+    for _ in range(600):
+        with contextlib.suppress(grpc.RpcError):
+            await mip.channel.stream_unary(path_of(METHODS["WriteBlob"]))(iter([b"\xff"]), metadata=mip.metadata)
+    assert (await mip.CreateCube(cube_id="still")).cube.name == "cubes/still"
