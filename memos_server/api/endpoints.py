@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from memos_server._pb.mip.v1 import options_pb2
@@ -23,7 +23,7 @@ from memos_server.api.bodies import Turns, body
 from memos_server.api.quotas import Quotas
 from memos_server.api.resources import Rule, rule_of
 from memos_server.api.standing import Standing
-from memos_server.api.status import from_exception, message_of, status_code, trailing_metadata
+from memos_server.api.status import from_exception, malformed, message_of, status_code, trailing_metadata
 from memos_server.api.validation import validate
 from memos_server.api.wire_limits import wire_check
 from memos_server.errors import MipError
@@ -94,9 +94,13 @@ class Endpoint:
         return raw
 
     def _checked(self, raw: bytes) -> Message:
-        if self._wire_check is not None and len(raw) > _INLINE_BYTES:
-            self._wire_check(raw)
-        request = self._request_class.FromString(raw)
+        try:
+            if self._wire_check is not None and len(raw) > _INLINE_BYTES:
+                self._wire_check(raw)
+            request = self._request_class.FromString(raw)
+        except (DecodeError, UnicodeDecodeError) as error:
+            # Only here: later it is not the request that does not parse.
+            raise malformed() from error
         validate(request)
         return request
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from memos_server.api.bodies import Turns, body
 from memos_server.api.quotas import address_of
-from memos_server.api.status import from_exception, message_of, status_code, trailing_metadata
+from memos_server.api.status import from_exception, malformed, message_of, status_code, trailing_metadata
 from memos_server.errors import MipError
 
 if TYPE_CHECKING:
@@ -165,7 +165,10 @@ def _parsed(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
             f"the request has {len(raw)} bytes, at most {MAX_BYTES} are accepted",
             metadata={"max_request_bytes": str(MAX_BYTES)},
         )
-    return parse(raw)
+    try:
+        return parse(raw)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise malformed() from error
 
 
 async def _fail(context: Context, error: Exception) -> NoReturn:

@@ -113,9 +113,20 @@ def from_exception(error: BaseException) -> MipError:
     known = _translated(error)
     if known is not None:
         return known
+    incident = _logged(error)
+    return MipError("INTERNAL", f"The server failed; incident {incident}", metadata={"incident": incident})
+
+
+def malformed() -> MipError:
+    """Returns the error of a request that does not parse."""
+    return MipError("MALFORMED_MESSAGE", "The message does not parse")
+
+
+def _logged(error: BaseException) -> str:
+    """Logs an error with its traceback and returns the id of the incident."""
     incident = secrets.token_hex(8)
     _LOG.error("incident %s: %s", incident, type(error).__name__, exc_info=error)
-    return MipError("INTERNAL", f"The server failed; incident {incident}", metadata={"incident": incident})
+    return incident
 
 
 def _translated(error: BaseException) -> MipError | None:
@@ -125,7 +136,10 @@ def _translated(error: BaseException) -> MipError | None:
     if isinstance(error, TimeoutError) and not error.errno:
         return MipError("DEADLINE_EXCEEDED", "The call's time ran out")
     if isinstance(error, DecodeError | UnicodeDecodeError):
-        return MipError("MALFORMED_MESSAGE", "The message does not parse")
+        # A request that does not parse has its reason where it is parsed: this is something that was stored.
+        incident = _logged(error)
+        message = f"What is stored does not parse; incident {incident}"
+        return MipError("DATA_CORRUPT", message, metadata={"incident": incident})
     if isinstance(error, OSError):
         if error.errno in _FAILING:
             return _storage_fails(os.strerror(error.errno or 0))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -193,3 +196,19 @@ async def test_a_damaged_record_is_named_and_nothing_is_written(world: World) ->
     assert raised.value.reason == "DATA_CORRUPT"
     assert str(record) in raised.value.message
     assert record.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xff\xff", b"\x2a\x05\x0a\x03\xff\xfe\xfd"], ids=["no message", "no text"])
+async def test_stored_content_that_does_not_parse_is_no_fault_of_the_request(world: World, damage: bytes) -> None:
+    await world.admin.CreateCube(cube_id="c")
+    name = (await world.admin.AddMemories(parent="cubes/c", memories=[text("tea")])).memories[0].name
+    await world.stop()
+    with closing(sqlite3.connect(world.data / "record.sqlite")) as record, record:
+        changed = record.execute("UPDATE contents SET payload = ? WHERE instr(CAST(payload AS TEXT), 'tea')", (damage,))
+        assert changed.rowcount == 1
+    await world.start()
+    for call in (world.admin.GetMemory(name=name), world.admin.ListMemories(parent="cubes/c")):
+        with pytest.raises(RpcError) as raised:
+            await call
+        assert (raised.value.code, raised.value.reason) == ("DATA_LOSS", "DATA_CORRUPT")
+        assert len(raised.value.metadata["incident"]) == 16

@@ -112,7 +112,8 @@ def test_an_unforeseen_error_is_logged_and_shows_the_caller_an_incident_only(cap
         (OSError(errno.EIO, "Input/output error"), "BACKEND_UNAVAILABLE"),
         (PermissionError(errno.EACCES, "Permission denied"), "BACKEND_UNAVAILABLE"),
         (FileNotFoundError(errno.ENOENT, "No such file"), "INTERNAL"),
-        (DecodeError("Error parsing message"), "MALFORMED_MESSAGE"),
+        (DecodeError("Error parsing message"), "DATA_CORRUPT"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "DATA_CORRUPT"),
         (ValueError("x"), "INTERNAL"),
     ],
 )
@@ -130,7 +131,10 @@ def test_a_damaged_record_is_recognised_by_sqlites_own_code(tmp_path: Path) -> N
     assert status.from_exception(caught.value).reason == "DATA_CORRUPT"
 
 
-def test_a_message_that_does_not_parse_is_malformed() -> None:
-    with pytest.raises(DecodeError) as caught:
+def test_what_is_stored_and_does_not_parse_is_logged_as_an_incident(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(DecodeError) as caught, caplog.at_level(logging.ERROR):
         Memory.FromString(b"\xff\xff\xff")
-    assert status.from_exception(caught.value).reason == "MALFORMED_MESSAGE"
+    error = status.from_exception(caught.value)
+    assert status.status_code(error) is grpc.StatusCode.DATA_LOSS
+    assert error.metadata["incident"] in status.message_of(error)
+    assert f"incident {error.metadata['incident']}: DecodeError" in caplog.text
