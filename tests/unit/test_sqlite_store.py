@@ -149,6 +149,20 @@ async def test_compaction_says_when_a_reader_stands_in_the_way(store: SqliteReco
     assert (tmp_path / "record.sqlite-wal").stat().st_size == 0
 
 
+async def test_an_error_of_the_disk_that_ends_a_read_is_the_one_that_is_told(store: SqliteRecordStore) -> None:
+    key = await create(store, "c", memory("a"))
+
+    async def fails(txn: Reader) -> None:
+        # As SQLite itself does after some errors (sqlite.org/lang_transaction.html, section 3).
+        connection_of(txn).execute("ROLLBACK")
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for _ in range(5):
+        with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+            await store.read(fails)
+    assert len(await store.read(lambda txn: txn.list_versions(key, Kind.MEMORY, 0, 9))) == 1
+
+
 # Snapshots
 
 

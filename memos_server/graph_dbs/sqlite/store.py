@@ -189,7 +189,9 @@ class SqliteRecordStore:
         finally:
             if cancelled is not None:
                 connection.set_progress_handler(None, 0)
-            connection.execute("ROLLBACK")
+            # After some errors of the disk SQLite has ended the transaction itself; theirs is what is told then.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:
         """See RecordStore."""
