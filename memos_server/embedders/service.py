@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -120,15 +120,28 @@ class _Lane:
                     return
                 if not batch:
                     continue
-                result: list[Vector] | Exception
-                try:
-                    result = list(self._embedder.embed([task.text for task in batch]))
-                except Exception as error:
-                    result = error
-                try:
-                    loop.call_soon_threadsafe(self._answer, batch, result)
-                except RuntimeError:
-                    return  # the loop is closed: nobody waits any more
+                for answered, result in self._embed(batch):
+                    try:
+                        loop.call_soon_threadsafe(self._answer, answered, result)
+                    except RuntimeError:
+                        return  # the loop is closed: nobody waits any more
+
+    def _embed(self, batch: list[_Task]) -> Iterator[tuple[list[_Task], list[Vector] | Exception]]:
+        """Yields tasks with their vectors or their error. A vector that cannot be searched for is an error."""
+        try:
+            rows = np.asarray(self._embedder.embed([task.text for task in batch]), np.float32)
+        except Exception as error:
+            yield batch, error
+            return
+        if rows.shape != (len(batch), self._embedder.dimension):
+            yield batch, _no_vector()
+            return
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            # A text on which the model fails takes none down that it happens to share a batch with.
+            yield [task for task, well in zip(batch, finite, strict=True) if not well], _no_vector()
+            batch = [task for task, well in zip(batch, finite, strict=True) if well]
+        yield batch, list(rows[finite])
 
     def _take(self) -> list[_Task]:
         with self._changed:
@@ -191,7 +204,8 @@ class EmbeddingService:
             One read-only float32 vector of shape (dimension,) a text, L2-normalised.
 
         Raises:
-            MipError: EMBEDDER_UNAVAILABLE when no model runs here, SHUTTING_DOWN.
+            MipError: EMBEDDER_UNAVAILABLE when no model runs here, SHUTTING_DOWN; BACKEND_UNAVAILABLE when what the
+                model returned is not one finite vector of its dimension a text.
         """
         return await self._embed(texts, query=False)
 
@@ -218,9 +232,7 @@ class EmbeddingService:
             name = type(error).__name__
             raise MipError("BACKEND_UNAVAILABLE", f"the model fails ({name}); restart the server") from error
         if vectors.shape != (1, self._embedder.dimension) or not np.isfinite(vectors).all():
-            raise MipError(
-                "BACKEND_UNAVAILABLE", "the model returns no vector; install it again and restart the server"
-            )
+            raise _no_vector()
 
     def forget(self) -> None:
         """Empties the cache, so that no vector of a purged text stays; what is under way is not cached either."""
@@ -318,6 +330,10 @@ class EmbeddingService:
 
 def _digests(texts: Sequence[str]) -> list[bytes]:
     return [hashlib.sha256(text.encode()).digest() for text in texts]
+
+
+def _no_vector() -> MipError:
+    return MipError("BACKEND_UNAVAILABLE", "the model returns no vector; install it again and restart the server")
 
 
 def _shutting_down() -> MipError:

@@ -38,7 +38,11 @@ class HashEmbedder:
             assert self.go.wait(10)
         if "broken" in texts:
             raise ArithmeticError("the model fails")
-        return np.array([expected(text) for text in texts], np.float32)
+        rows = np.array([expected(text) for text in texts], np.float32)
+        if "narrow" in texts:
+            return rows[:, :4]
+        rows[[number for number, text in enumerate(texts) if text == "no number"]] = np.nan
+        return rows[1:] if "too few" in texts else rows
 
     def close(self) -> None:
         """Notes that it was closed."""
@@ -202,6 +206,34 @@ async def test_the_models_error_reaches_its_callers_and_the_service_goes_on(serv
     with pytest.raises(ArithmeticError, match="the model fails"):
         await service.embed(["broken"])
     assert (await service.embed(["text"]))[0].tolist() == expected("text").tolist()
+
+
+@pytest.mark.parametrize("text", ["too few", "narrow", "no number"])
+async def test_what_is_no_vector_is_an_error_and_is_not_kept(
+    service: EmbeddingService, model: HashEmbedder, text: str
+) -> None:
+    for call in (service.embed([text]), service.embed_query(text), service.embed(["other", text])):
+        with pytest.raises(MipError) as raised:
+            await asyncio.wait_for(call, 5)
+        assert raised.value.reason == "BACKEND_UNAVAILABLE"
+    assert [call for call in model.calls if text in call] == [[text], [text], ["other", text]]
+    assert service.waiting == 0
+
+
+async def test_a_text_without_a_vector_leaves_the_others_of_its_batch_theirs(
+    service: EmbeddingService, model: HashEmbedder
+) -> None:
+    model.go.clear()
+    first = asyncio.create_task(service.embed(["first"]))
+    await model.wait_until_entered()
+    others = [asyncio.create_task(service.embed([text])) for text in ("a", "no number", "b")]
+    await asyncio.sleep(0)
+    model.go.set()
+    await first
+    a, failed, b = await asyncio.gather(*others, return_exceptions=True)
+    assert len(model.calls) == 2
+    assert [a[0].tolist(), b[0].tolist()] == [expected("a").tolist(), expected("b").tolist()]  # type: ignore[index]
+    assert isinstance(failed, MipError)
 
 
 async def test_without_a_model_the_error_says_so() -> None:
