@@ -61,9 +61,14 @@ class Embeddings:
         self._runner = runner
         self._missing = missing
 
-    def runs(self, name: str) -> bool:
-        """Returns whether texts of a cube with this model can be embedded here."""
-        return self.model is not None and self.model.name == name
+    def runs(self, settings: CubeContent) -> bool:
+        """Returns whether texts of a cube with these settings can be embedded here.
+
+        A model of the cube's name with another dimension is another model: one vector of it in the cube's index would
+        make the whole cube unsearchable.
+        """
+        model, dimension = settings.embedding_model, settings.embedding_dimension
+        return self.model is not None and (self.model.name, self.model.dimension) == (model, dimension)
 
     def dimension_of(self, name: str) -> int:
         """Returns the dimension of a model that this server knows; 0 for another."""
@@ -158,7 +163,7 @@ def checked(vector: Vector, settings: CubeContent, field: str) -> np.ndarray[tup
 
 async def embed_missing(mos: Mos, settings: CubeContent, drafts: Sequence[Draft]) -> None:
     """Embeds the drafts that have text and no vector, when the server runs the cube's model."""
-    if not mos.embeddings.runs(settings.embedding_model):
+    if not mos.embeddings.runs(settings):
         return
     waiting = [item for item in drafts if item.vector is None and item.text]
     if not waiting:

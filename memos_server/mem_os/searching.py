@@ -42,7 +42,7 @@ from memos_server.graph_dbs.base import CubeRow, Reader, Version
 from memos_server.mem_os import filters
 from memos_server.mem_os.candidates import Channel, Ranked, Scope
 from memos_server.mem_os.context import Call, Mos, at_revision, existing_cube
-from memos_server.mem_os.embedding import NO_MODEL, checked
+from memos_server.mem_os.embedding import checked
 from memos_server.mem_os.filters import Filter
 from memos_server.mem_os.graph_search import spread
 from memos_server.mem_os.paging import RESPONSE_BYTES
@@ -169,8 +169,7 @@ async def _vectors(
     embedded: NDArray[np.float32] | None = None
     without = []
     for scope in scopes:
-        model = scope.settings.embedding_model
-        if model == NO_MODEL or not mos.embeddings.runs(model):
+        if not mos.embeddings.runs(scope.settings):
             without.append(names.cube_name(scope.cube.id))
             continue
         if embedded is None:

@@ -199,7 +199,7 @@ async def _prepare(mos: Mos, cube: CubeRow, seen: Version, request: UpdateMemory
     settings = CubeContent.FromString(cube.settings.payload)
     merged = memory_message(cube.id, seen)
     # What the server embeds has tags and speakers in it; a caller's vector is of the payload's text.
-    text_of = indexed_text if mos.embeddings.runs(settings.embedding_model) else payload_text
+    text_of = indexed_text if mos.embeddings.runs(settings) else payload_text
     session_before, text_before = merged.session, text_of(mos.types, merged)
     apply_mask(merged, request.memory, paths)
     content_before = content_bytes(memory_message(cube.id, seen))
