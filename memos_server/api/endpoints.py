@@ -137,15 +137,15 @@ class Endpoint:
 
     async def upload(self, frames: AsyncIterator[bytes], context: Context) -> bytes:
         """Serves a call whose request is a stream; the first frame names what it is about. It ends when the caller
-        loses its right to it."""
+        loses its right to it. Frames are read from the context: the iterator that gRPC hands over refers to itself, so
+        that an unfinished stream would keep its place on the connection until the collector comes by."""
         call = None
         try:
             seen = self._server.mos.access.generation
             call = await self._call(context)
             self._charge(call)
             with self._server.quotas.stream(call.principal):
-                incoming = aiter(frames)
-                first = await self._frame(incoming)
+                first = await self._frame(context)
                 if first is None:
                     raise MipError("INVALID_STREAM", "the stream is empty")
                 await self._server.quotas.frame(call.principal, len(first))
@@ -156,7 +156,7 @@ class Endpoint:
                 standing = self._standing(call, request, seen)
                 try:
                     response = await self._use_case(
-                        self._server.mos, call, request, self._rest(incoming, call, standing)
+                        self._server.mos, call, request, self._rest(context, call, standing)
                     )
                 finally:
                     standing.close()
@@ -164,8 +164,8 @@ class Endpoint:
         except Exception as error:
             await self._fail(context, call, error)
 
-    async def _rest(self, frames: AsyncIterator[bytes], call: Call, standing: Standing) -> AsyncIterator[Message]:
-        while (raw := await standing.during(self._frame(frames))) is not None:
+    async def _rest(self, context: Context, call: Call, standing: Standing) -> AsyncIterator[Message]:
+        while (raw := await standing.during(self._frame(context))) is not None:
             await standing.during(self._server.quotas.frame(call.principal, len(raw)))
             # A piece of a blob is one field, whatever its size.
             yield await self._request(raw, inline=self._wire_check is None)
@@ -173,15 +173,21 @@ class Endpoint:
     def _standing(self, call: Call, request: Message, seen: int) -> Standing:
         return Standing(self._server.accounts, self._server.mos.access, self._rule, call, request, seen)
 
-    async def _frame(self, frames: AsyncIterator[bytes]) -> bytes | None:
-        """Returns the next frame of an upload, which may not keep its place for ever without sending one."""
+    async def _frame(self, context: Context) -> bytes | None:
+        """Returns the next frame of an upload, which may not keep its place for ever without sending one; None at the
+        end."""
         idle_s = self._server.mos.settings.watch.idle_upload_s
         try:
             async with asyncio.timeout(idle_s):
-                return await anext(frames, None)
+                raw: object = await context.read()
         except TimeoutError:
             text = f"no frame came for {idle_s:g} seconds; QueryWrite tells where to go on"
             raise MipError("DEADLINE_EXCEEDED", text) from None
+        if not isinstance(raw, bytes):
+            return None
+        if (seen := CURRENT.get()) is not None:
+            seen.request_bytes += len(raw)
+        return raw
 
     async def stream(self, frames: AsyncIterator[bytes], context: Context) -> None:
         """Serves a call whose response is a stream; it reads the request itself, from the context. It ends when the

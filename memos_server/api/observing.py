@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -37,13 +37,11 @@ class Observer:
 
         Args:
             method: The RPC.
-            handler: Takes the request's frames, or reads them from the context, and returns the response's bytes, or
-                None after it has written a stream; it notes what it learns, the bytes of a request that it read from
-                the context among it, in the Observation that is CURRENT.
+            handler: Reads requests from the context, and returns the response's bytes, or None after it has written a
+                stream; it notes what it learns, the bytes of requests among it, in the Observation that is CURRENT.
         """
         counts = self._calls.of(method.full_name, streaming=method.client_streaming or method.server_streaming)
         tracing, service, name = self._tracing, method.containing_service.full_name, method.name
-        uploads = method.client_streaming
 
         async def observed(request: Any, context: Context) -> Any:
             seen = Observation(counts)
@@ -51,8 +49,6 @@ class Observer:
             try:
                 if tracing is not None:
                     seen.span = tracing.call(service, name, context.invocation_metadata())
-                if uploads:
-                    request = _weighed(request, seen)
                 answer = await handler(request, context)
                 if answer is not None:
                     seen.response_bytes = len(answer)
@@ -69,12 +65,6 @@ class Observer:
                     _log(f"{service}/{name}", seen)
 
         return observed
-
-
-async def _weighed(frames: AsyncIterator[bytes], seen: Observation) -> AsyncIterator[bytes]:
-    async for frame in frames:
-        seen.request_bytes += len(frame)
-        yield frame
 
 
 def _unexplained(seen: Observation, context: Context, error: BaseException) -> None:
