@@ -118,7 +118,7 @@ def _known(path: Path | None) -> KnownFailures:
             raise SuiteError(f"{path.name}: {line.check} needs a reason and a link")
         if line.check in lines:
             raise SuiteError(f"{path.name}: {line.check} is listed twice")
-        lines[line.check] = line.reason
+        lines[line.check] = f"{line.reason}; {line.link}"
     return KnownFailures(lines)
 
 
