@@ -9,12 +9,36 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from memos_sdk.errors import HeadMismatch, UsageError
+
+if sys.platform == "win32":
+    import errno
+    import msvcrt
+
+    def _wait_for(lock: int) -> None:
+        """Locks an open file for this process alone; closing it lets it go."""
+        while True:
+            try:
+                msvcrt.locking(lock, msvcrt.LK_LOCK, 1)
+                return
+            except OSError as error:
+                # After ten tries, one a second.
+                if error.errno != errno.EDEADLK:
+                    raise
+else:
+    import fcntl
+
+    def _wait_for(lock: int) -> None:
+        """Locks an open file for this process alone; closing it lets it go."""
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
 
 _REMEDY = (
     "Verify the cube with a head that is known to be right, and compare the log with a copy of it. Where a backup was"
@@ -32,7 +56,8 @@ class Head(NamedTuple):
 class HeadStore:
     """Remembers the newest head of each cube by the cube's uid, in memory and optionally in a file.
 
-    Several clients and threads may share a store; several processes may share a file.
+    Several clients and threads may share a store; several processes may share a file, beside which `.lock` keeps them
+    apart.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -67,7 +92,7 @@ class HeadStore:
         Returns:
             Whether there was one.
         """
-        with self._lock:
+        with self._lock, self._alone():
             stored = self._read()
             there = self._heads.pop(cube_uid, None) or stored.get(cube_uid)
             if there is None:
@@ -98,7 +123,8 @@ class HeadStore:
                 if revision <= known.revision:
                     return
             self._heads[cube_uid] = Head(revision, digest)
-            self._write(self._read())
+            with self._alone():
+                self._write(self._read())
 
     @staticmethod
     def _compare(cube_uid: str, known: Head, revision: int, digest: bytes, parent_digest: bytes) -> None:
@@ -117,6 +143,23 @@ class HeadStore:
                     "received_digest": digest.hex(),
                 },
             )
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other processes from changing the file between its being read and written.
+
+        The lock is on a file beside it, which stays: the file itself is replaced, and with it what a lock is on.
+        """
+        if self._path is None:
+            yield
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _wait_for(lock)
+            yield
+        finally:
+            os.close(lock)
 
     def _read(self) -> dict[str, Head]:
         if self._path is None:
@@ -146,7 +189,6 @@ class HeadStore:
             {uid: {"revision": head.revision, "digest": head.digest.hex()} for uid, head in self._heads.items()},
             indent=1,
         )
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +54,33 @@ def test_heads_in_a_file_outlive_the_client_and_merge_with_those_of_others(tmp_p
     second.observe("another", 2, digest_of(2), digest_of(1))
     assert HeadStore(path).get(CUBE_UID) == Head(7, digest_of(7))
     assert HeadStore(path).get("another") == Head(2, digest_of(2))
-    assert [entry.name for entry in path.parent.iterdir()] == ["heads.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["heads.json", "heads.json.lock"]
+
+
+WRITER = """
+import sys
+from memos_sdk import HeadStore
+
+path, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.stdin.read()
+store = HeadStore(path)
+for number in range(first, first + count):
+    store.observe(f"cube{number}", 1, bytes(32), bytes(32))
+    store.observe(f"passing{number}", 1, bytes(32), bytes(32))
+    store.forget(f"passing{number}")
+"""
+
+
+def test_no_head_is_lost_when_several_processes_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "heads.json"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    writers = [subprocess.Popen([*command, str(n * 40), "40"], stdin=subprocess.PIPE) for n in range(4)]
+    for writer in writers:
+        # All wait for their input's end, and begin together.
+        assert writer.stdin is not None
+        writer.stdin.close()
+    assert [writer.wait(60) for writer in writers] == [0] * 4
+    assert {uid for uid in HeadStore(path).known() if uid.startswith("cube")} == {f"cube{n}" for n in range(160)}
 
 
 def test_a_forgotten_head_is_gone_from_the_file_and_the_next_one_is_remembered_anew(tmp_path: Path) -> None:
