@@ -1,7 +1,8 @@
 """BulkAddMemories: batches that come as a stream become one commit, whole or not at all.
 
 A request of AddMemories and its answer fit the default message size of gRPC; a commit may be much larger. What comes is
-checked, sealed and embedded batch by batch, and held in memory, within a limit for the whole server, until finish.
+checked, sealed and embedded batch by batch, and held in memory, within a limit for the whole server, until finish. Of a
+repeated call only the digest is made: at finish it says whether it is the same.
 """
 
 from __future__ import annotations
@@ -32,18 +33,21 @@ async def bulk_add_memories(
     header = request.header
     cube_id = names.parse_cube(header.parent, "header.parent")
 
-    async def before(txn: Reader) -> CubeRow:
+    async def before(txn: Reader) -> tuple[CubeRow, bool]:
         known = await was_used(txn, call, header.parent, header.request_id)
-        return await existing_cube(txn, cube_id, deleted=known)
+        return await existing_cube(txn, cube_id, deleted=known), known
 
-    cube = await mos.read(before, brief=True)
+    cube, is_repeated = await mos.read(before, brief=True)
     with mos.staging.share() as share:
-        stream = _Stream(mos, cube, header, share)
+        stream = _Stream(mos, cube, header, share, is_repeated=is_repeated)
         async for frame in frames:
             await stream.take(frame)
         drafts, digest = stream.finished()
 
         async def work(txn: Writer) -> Outcome[BulkAddMemoriesResponse]:
+            if is_repeated:
+                message = "the request_id was forgotten while its repetition came; the next call is a new one"
+                raise MipError("BACKEND_UNAVAILABLE", message, retry_after_s=1.0)
             now = await locked_cube(txn, cube_id, header.expected_revision)
             versions = await new_versions(txn, call, now, drafts)
             row = await commit(txn, call, now, versions, cause=header.cause, request_id=header.request_id)
@@ -76,8 +80,17 @@ class _Stream:
         memory_count: The number of memories.
     """
 
-    def __init__(self, mos: Mos, cube: CubeRow, header: BulkAddMemoriesRequest.Header, share: StagingShare) -> None:
+    def __init__(
+        self,
+        mos: Mos,
+        cube: CubeRow,
+        header: BulkAddMemoriesRequest.Header,
+        share: StagingShare,
+        *,
+        is_repeated: bool,
+    ) -> None:
         self._mos = mos
+        self._is_repeated = is_repeated
         self._cube_id = cube.id
         self._settings = CubeContent.FromString(cube.settings.payload)
         self._share = share
@@ -100,8 +113,12 @@ class _Stream:
             return
         memories = frame.batch.memories
         self.memory_count += len(memories)
-        self._check(frame.ByteSize())
+        if not self._is_repeated:
+            self._check(frame.ByteSize())
         await asyncio.get_running_loop().run_in_executor(self._mos.cpu, self._add_to_digest, list(memories))
+        if self._is_repeated:
+            # Nothing of it is stored again, and nothing about the cube as it is now refuses it.
+            return
         drafts = await drafts_of(self._mos, self._cube_id, self._settings, memories, "batch.memories", self._taken)
         for draft in drafts:
             # The sealed bytes say all but where it derives from, which the commit looks at once more.
@@ -132,13 +149,13 @@ class _Stream:
             self._digest.update(raw)
 
     def finished(self) -> tuple[list[Draft], bytes]:
-        """Returns what is to be committed, and the digest of the request.
+        """Returns what is to be committed, nothing for a repeated call, and the digest of the request.
 
         Raises:
             MipError: INVALID_STREAM when finish or every memory is missing.
         """
         if not self._finished:
             raise MipError("INVALID_STREAM", "the stream ended without finish; nothing was stored")
-        if not self._drafts:
+        if not self.memory_count:
             raise MipError("INVALID_STREAM", "the stream brought no memory")
         return self._drafts, self._digest.digest()

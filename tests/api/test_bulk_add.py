@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED
 from memos_server._pb.mip.v1.memory_pb2 import PROVENANCE_KIND_MEMORY, Memory
 from memos_server._pb.mip.v1.memory_service_pb2 import BulkAddMemoriesRequest, BulkAddMemoriesResponse
 from tests.conftest import MakeWorld, World
-from tests.support.mip import Mip, Provenance, RpcError, text
+from tests.support.mip import Cube, Mip, Provenance, RpcError, Vector, text
 
 Frame = BulkAddMemoriesRequest
 CUBE = "cubes/c"
@@ -118,6 +119,40 @@ async def test_a_repeated_stream_is_the_same_call_however_it_is_cut(cube: Mip) -
     assert (error.code, error.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
     error = await refused(cube, header(request_id=request_id, cause="x"), batch(notes(0, 5)), FINISH)
     assert error.reason == "REQUEST_ID_REUSED"
+
+
+@pytest.mark.parametrize(("gone", "fields"), [("DeleteCube", {}), ("PurgeCube", {"reason": "asked"})])
+async def test_a_repeated_stream_is_answered_after_its_cube_is_gone(
+    mip: Mip, gone: str, fields: dict[str, str]
+) -> None:
+    await mip.CreateCube(cube_id="c", cube=Cube(embedding_model="own", embedding_dimension=2))
+    request_id = str(uuid4())
+    note = text("tea", vectors=[Vector(model="own", dimension=2, data=struct.pack("<2f", 1.0, 0.0))])
+    frames = [header(request_id=request_id), batch([note]), FINISH]
+    first = await bulk(mip, *frames)
+    await getattr(mip, gone)(name=CUBE, **fields)
+    again = await bulk(mip, *frames)
+    assert (again.commit, again.memory_count) == (first.commit, 1)
+
+
+async def test_a_repeated_stream_is_neither_embedded_nor_set_aside_again(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await make_world(limits={"max_staged_bytes": 3 * 2**20})
+    mip = world.admin
+    await mip.CreateCube(cube_id="c")
+    frames = [header(request_id=str(uuid4())), batch([text("x" * 250_000) for _ in range(8)]), FINISH]
+    first = await bulk(mip, *frames)
+
+    async def prepare(*_: object) -> None:
+        raise AssertionError("a repeated call is prepared anew")
+
+    monkeypatch.setattr("memos_server.mem_os.bulk_adding.drafts_of", prepare)
+    with world.server.mos.staging.share() as other:
+        other.take(2 * 2**20)
+        assert await bulk(mip, *frames) == first
+        error = await refused(mip, frames[0], batch(notes(0, 1)), FINISH)
+        assert (error.code, error.reason) == ("INVALID_ARGUMENT", "REQUEST_ID_REUSED")
 
 
 async def test_the_expected_revision_is_that_at_finish(cube: Mip) -> None:
