@@ -70,6 +70,7 @@ _COLLECT_AFTER = 50_000
 """New objects after which cycles are looked for; Python's 700 are fewer than a large batch makes."""
 _GRACE_S = 5.0
 _HOUSEKEEPING_S = 3600.0
+_RECORDING_S = 60.0
 _SCRAPE_S = 5.0
 
 
@@ -145,10 +146,11 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     mos = await _parts(settings, folder, store, signer, stack)
     quotas = _quotas(settings)
     accounts = Accounts(store, signer, quotas, client_certificates=settings.tls.client_ca is not None)
-    server, status = build(Server(mos, accounts, RefusedCalls(store), quotas), tracing=tracing)
+    refused = RefusedCalls(store)
+    server, status = build(Server(mos, accounts, refused, quotas), tracing=tracing)
     address = _listen(server, settings, credentials)
     await server.start()
-    stack.push_async_callback(_drain, server, status, mos)
+    stack.push_async_callback(_drain, server, status, mos, refused)
     if settings.metrics.listen is not None:
         metrics = Metrics(settings.metrics, partial(_stats_from_thread, mos, asyncio.get_running_loop()))
         stack.push_async_callback(asyncio.to_thread, metrics.close)
@@ -159,6 +161,8 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.push_async_callback(mos.vitals.close)
     housekeeping = asyncio.create_task(_housekeeping(mos), name="housekeeping")
     stack.callback(housekeeping.cancel)
+    recording = asyncio.create_task(_recording(refused), name="refused calls")
+    stack.callback(recording.cancel)
     folder.write_server_info(_on_this_machine(address), credentials is not None)
     stack.callback(folder.remove_server_info)
     await set_serving(status, mos.vitals.serves())
@@ -306,12 +310,20 @@ def _on_this_machine(address: str) -> str:
     return {"0.0.0.0": f"127.0.0.1:{port}", "[::]": f"[::1]:{port}"}.get(host, address)  # noqa: S104
 
 
-async def _drain(server: grpc.aio.Server, status: health_aio.HealthServicer, mos: Mos) -> None:
-    """Tells that it is going, ends watches, and lets running calls finish."""
+async def _drain(server: grpc.aio.Server, status: health_aio.HealthServicer, mos: Mos, refused: RefusedCalls) -> None:
+    """Tells that it is going, ends watches, lets running calls finish, and records those that were refused."""
     await set_serving(status, False)
     mos.draining = True
     mos.heads.moved_all()
     await server.stop(_GRACE_S)
+    await refused.write_all()
+
+
+async def _recording(refused: RefusedCalls) -> None:
+    """Brings the counts of refused calls into the record, also those after which no more came."""
+    while True:
+        await asyncio.sleep(_RECORDING_S)
+        await refused.write_due()
 
 
 async def _housekeeping(mos: Mos) -> None:

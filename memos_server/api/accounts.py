@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from memos_server.api.certificates import Certificate, PeerCertificates
 from memos_server.api.quotas import Quotas
@@ -163,32 +164,61 @@ class _Count:
     written: int
 
 
+_Kind: TypeAlias = tuple[str, str, str]
+
+
 class RefusedCalls:
     """Counts refused calls and writes samples to the audit trail: one row a minute for each kind, never one a call."""
 
     def __init__(self, store: RecordStore) -> None:
         """Writes to `store`."""
         self._store = store
-        self._counts: dict[tuple[str, str, str], _Count] = {}
+        self._counts: dict[_Kind, _Count] = {}
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def count(self, principal: str, method: str, reason: str) -> None:
         """Counts a refused call."""
         key = principal, method, reason
         if key not in self._counts and len(self._counts) >= _KEYS:
             key = "", "", reason
-        now = now_us()
         entry = self._counts.setdefault(key, _Count(0, 0))
         entry.waiting += 1
-        if now - entry.written < _EVERY_US:
-            return
-        waiting, entry.waiting, entry.written = entry.waiting, 0, now
-        row = AuditRow(now, key[0], key[1], "server", reason, "refused", waiting)
+        if now_us() - entry.written >= _EVERY_US:
+            await self._write([key])
 
+    async def write_due(self) -> None:
+        """Writes what has waited for a minute: after a burst nobody may call whose call would write it."""
+        before = now_us() - _EVERY_US
+        await self._write([key for key, entry in self._counts.items() if entry.waiting and entry.written <= before])
+
+    async def write_all(self) -> None:
+        """Writes everything, before the server ends."""
+        await asyncio.gather(*self._writing)
+        await self._write([key for key, entry in self._counts.items() if entry.waiting])
+
+    async def _write(self, kinds: Sequence[_Kind]) -> None:
+        if not kinds:
+            return
+        now = now_us()
+        counts = [(kind, self._counts[kind].waiting) for kind in kinds]
+        for kind in kinds:
+            # A write that fails is tried again after a minute too.
+            self._counts[kind].waiting, self._counts[kind].written = 0, now
+        task = asyncio.create_task(self._record(now, counts))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        # A caller that goes away does not undo the write.
+        await asyncio.shield(task)
+
+    async def _record(self, now: int, counts: Sequence[tuple[_Kind, int]]) -> None:
         async def write(txn: Writer) -> None:
-            await txn.put_audit(row)
+            for (principal, method, reason), count in counts:
+                await txn.put_audit(AuditRow(now, principal, method, "server", reason, "refused", count))
 
         try:
             await self._store.write(write)
         except Exception:
             # The caller is refused for its own reason, whatever keeps the server from recording that.
-            _LOG.exception("a refused call could not be recorded")
+            _LOG.exception("refused calls could not be recorded")
+            for kind, count in counts:
+                self._counts[kind].waiting += count

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+
 import pytest
 
 from memos_server._pb.mip.v1 import options_pb2
+from memos_server.api.accounts import RefusedCalls
 from memos_server.errors import option
-from tests.conftest import World
-from tests.support.mip import METHODS, RpcError, path_of
+from tests.conftest import MakeWorld, World
+from tests.support.mip import METHODS, Mip, RpcError, path_of
 from tests.support.samples import Scene, build, frames_of
 
 MUTATIONS = sorted(
@@ -110,6 +114,61 @@ async def test_a_thousand_refused_calls_leave_one_row_for_each_kind(world: World
     events = (await world.admin.ListAuditEvents(resource="server", page_size=1000)).events
     refused = [event.method.rpartition("/")[2] for event in events if event.outcome == "PERMISSION_DENIED"]
     assert sorted(refused) == ["GetCube", "ListMemories"]
+
+
+async def refused_by(stranger: Mip, scene: Scene, times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(RpcError):
+            await stranger.call("GetCube", frames_of("GetCube", scene)[0])
+
+
+async def counts(admin: Mip) -> list[int]:
+    """Returns the counts of the events about calls that lacked a permission, newest first."""
+    events = (await admin.ListAuditEvents(resource="server", page_size=1000)).events
+    return [event.count for event in events if event.outcome == "PERMISSION_DENIED"]
+
+
+async def test_every_refused_call_is_counted_when_the_server_stops(world: World) -> None:
+    scene = await build(world.admin, "c")
+    await refused_by(await world.principal("stranger"), scene, 20)
+    assert await counts(world.admin) == [1]
+    await world.restart()
+    assert await counts(world.admin) == [19, 1]
+
+
+async def test_the_end_of_a_burst_is_recorded_without_another_call(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memos_server.api.accounts._EVERY_US", 1_000_000)
+    monkeypatch.setattr("memos_server.main._RECORDING_S", 0.1)
+    world = await make_world()
+    admin = world.admin
+    await refused_by(await world.principal("stranger"), await build(admin, "c"), 20)
+    for _ in range(200):
+        if sum(await counts(admin)) == 20:
+            break
+        await asyncio.sleep(0.05)
+    assert sum(await counts(admin)) == 20
+    assert len(await counts(admin)) < 20
+
+
+async def test_what_could_not_be_recorded_is_recorded_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = world.server.mos.store
+    refused = RefusedCalls(store)
+
+    async def fail(_: object) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", fail)
+        await refused.count("principals/x", "/mip.v1.CubeService/GetCube", "PERMISSION_DENIED")
+    assert await counts(world.admin) == []
+    await refused.count("principals/x", "/mip.v1.CubeService/GetCube", "PERMISSION_DENIED")
+    await refused.write_due()
+    assert await counts(world.admin) == []  # not before a minute is over
+    await refused.write_all()
+    await refused.write_all()
+    assert await counts(world.admin) == [2]
 
 
 async def test_no_rpc_changes_or_removes_an_event(world: World) -> None:
