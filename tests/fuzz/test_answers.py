@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+import typer
 from hypothesis import strategies as st
 
 from memos_sdk import Client
@@ -173,6 +174,9 @@ def memos(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
+    # Putting the commands together takes longer than most of them, and comes out the same for every call.
+    command = typer.main.get_command(main.build())
+    monkeypatch.setattr(main, "build", lambda: command)
 
     def call(arguments: list[str]) -> int:
         monkeypatch.setattr(sys, "argv", ["memos", *arguments])
