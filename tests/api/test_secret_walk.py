@@ -284,7 +284,7 @@ async def test_hidden_and_absent_memories_cost_the_same_reads(world: World, monk
             Probe("TransitionMemories", {"parent": CUBE, "names": [one], "state": 3}),
             Probe("DeleteMemories", {"parent": CUBE, "names": [one]}),
             Probe("PurgeMemories", {"parent": CUBE, "names": [one], "reason": "x"}),
-            Probe("MergeMemories", {"parent": CUBE, "sources": [one, name("open1")]}),
+            Probe("MergeMemories", {"parent": CUBE, "sources": [one, name("open1")], "merged": Memory()}),
             Probe(
                 "CreateRelations",
                 {"parent": CUBE, "relations": [{"source": one, "target": name("open1"), "type": "X"}]},
