@@ -8,13 +8,14 @@ the manifest last, and appears under its own name by one rename.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,7 @@ from memos_server.configs.data_folder import BACKUP_MANIFEST, DataFolder, Format
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import fsync_folder, write_file
 from memos_server.configs.settings import Settings
+from memos_server.errors import MipError
 from memos_server.graph_dbs.sqlite.copying import (
     CopiedBlob,
     copied_blobs,
@@ -33,6 +35,7 @@ from memos_server.graph_dbs.sqlite.copying import (
     copy_record,
     holds_blob,
 )
+from memos_server.graph_dbs.sqlite.files import settle
 
 Progress = Callable[[int, int], None]
 """Takes the bytes done and the bytes in all."""
@@ -174,12 +177,8 @@ def _copy(folder: DataFolder, stated: Format, place: Path, progress: Progress) -
     began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     record = place / RECORD
     files: dict[str, Entry] = {}
-    with closing(sqlite3.connect(folder.record, isolation_level=None)) as live:
-        live.execute("PRAGMA query_only = ON")
-        live.execute("PRAGMA busy_timeout = 10000")
-        check_room("backup", place, folder.record.stat().st_size)
-        # One read transaction: what the copy holds was committed before this line's end, and nothing of it after.
-        live.execute("BEGIN")
+    check_room("backup", place, folder.record.stat().st_size)
+    with closing(_opened(folder)) as live:
         (number,) = live.execute("PRAGMA user_version").fetchone()
         refuse_newer(f"The record {folder.record}", number)
         copy_record(live, record, progress)
@@ -193,6 +192,53 @@ def _copy(folder: DataFolder, stated: Format, place: Path, progress: Progress) -
         files[name] = copy_file(path, place, name)
     # A record whose upgrade was cut off is older than FORMAT says, or newer than it says yet.
     return Manifest(copied_version(record), stated.writer, began, copied_cubes(record), files)
+
+
+def _opened(folder: DataFolder) -> sqlite3.Connection:
+    """Opens a record in one read transaction: what it reads was committed before this returns, and nothing of it after.
+
+    Raises:
+        SetupError: Commits that were acknowledged cannot be read: SQLite would go by what is left without a word.
+    """
+    with ExitStack() as stack:
+        unused = _kept_unused(folder, stack)
+        if unused:
+            # As a server does before it opens the record.
+            try:
+                settle(folder.record)
+            except MipError as error:
+                raise SetupError(
+                    f"{error.message}.", "Keep the folder as it is, and restore an earlier backup."
+                ) from error
+        # To read only: the last connection that may write moves the log into the record and removes it, and with it
+        # what may yet be found in it. Where there is no log, nobody but such a one removes what SQLite makes to read.
+        log = folder.record.with_name(f"{folder.record.name}-wal")
+        mode = "rw" if unused and not (log.exists() and log.stat().st_size) else "ro"
+        live = sqlite3.connect(f"{folder.record.as_uri()}?mode={mode}", uri=True, isolation_level=None)
+        with ExitStack() as failed:
+            failed.callback(live.close)
+            live.execute("PRAGMA query_only = ON")
+            live.execute("PRAGMA busy_timeout = 10000")
+            live.execute("BEGIN")
+            live.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            failed.pop_all()
+        return live
+
+
+def _kept_unused(folder: DataFolder, stack: ExitStack) -> bool:
+    """Returns whether no server uses a folder; then none starts before the stack ends."""
+    try:
+        # It is not made here: the folder's server must be able to open it, and may be another user's.
+        lock = os.open(folder.path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    stack.callback(os.close, lock)
+    try:
+        # Shared: another backup is no server.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _copy_blobs(

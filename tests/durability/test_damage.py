@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import pytest
 
+from memos_server.backup import make
+from memos_server.backup_restore import restore
 from memos_server.configs.errors import SetupError
 from memos_server.configs.settings import Settings, load
 from memos_server.doctor import Check, examine
@@ -136,6 +138,12 @@ def cut(path: Path, share: float) -> None:
     os.truncate(path, int(path.stat().st_size * share))
 
 
+def record_of(data: Path) -> dict[str, bytes]:
+    """Returns the bytes of the record and of its log, where they are there."""
+    paths = (data / "record.sqlite", data / "record.sqlite-wal")
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
+
+
 async def test_the_folder_is_sound_before_it_is_damaged(left: Left, tmp_path: Path) -> None:
     served = await tried(left, tmp_path, lambda data: None)
     assert (served.refused, served.broken) == ("", [])
@@ -173,6 +181,33 @@ async def test_a_server_does_not_start_on_a_record_that_has_lost_commits(what: s
     assert served.checks["record"].status == "fail"
     assert message in served.checks["record"].message
     assert served.checks["record"].remedy == "Restore a backup into a new folder: memos restore BACKUP --data DIR."
+
+
+@pytest.mark.parametrize("what", RECORD)
+def test_no_backup_is_made_of_a_record_that_has_lost_commits(what: str, left: Left, tmp_path: Path) -> None:
+    damage, message = RECORD[what]
+    data = shutil.copytree(left.data, tmp_path / "data")
+    damage(data)
+    before = record_of(data)
+    with pytest.raises(SetupError) as caught:
+        make(Settings(data=data), tmp_path / "backup")
+    assert (message if "record.sqlite" in before else "no data folder with a record") in caught.value.message
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    # For whoever looks what can still be found in them.
+    assert record_of(data) == before
+
+
+async def test_a_backup_changes_nothing_in_the_record_that_a_killed_server_left(left: Left, tmp_path: Path) -> None:
+    data = shutil.copytree(left.data, tmp_path / "data")
+    before = record_of(data)
+    assert len(before) == 2
+    make(Settings(data=data), tmp_path / "backup")
+    assert record_of(data) == before
+    restore(tmp_path / "backup", tmp_path / "restored")
+    world = World(tmp_path / "restored")
+    await world.start()
+    assert not await promises.broken(world.caller(left.token), left.promised, random.Random(SEED), world.server.address)
+    await world.stop()
 
 
 async def test_a_log_that_is_gone_shows_against_a_head_known_elsewhere(left: Left, tmp_path: Path) -> None:
