@@ -30,8 +30,13 @@ class BlobStore(Protocol):
 
         Raises:
             MipError: INVALID_STREAM when `offset` is not the stored size; STORAGE_FULL when the disk is;
-                QUOTA_EXCEEDED when the cube's unfinished uploads are too large together.
+                QUOTA_EXCEEDED with RetryInfo and the metadata `quota` (`unfinished_upload_bytes`) and `limit` when the
+                cube's unfinished uploads would be larger together than `max_unfinished_upload_bytes`.
         """
+
+    def max_unfinished_upload_bytes(self) -> int:
+        """Returns the most bytes of a cube's unfinished uploads together, as GetCapabilities declares it; 0 for no
+        limit."""
 
     async def finish(self, cube_uid: str, digest: str, size: int) -> None:
         """Verifies size and SHA-256, fsyncs file and folder, and makes the blob visible.

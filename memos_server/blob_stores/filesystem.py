@@ -36,6 +36,9 @@ UPLOAD_LIFETIME_S: Final = 86_400
 MAX_HASHES: Final = 256
 """The most uploads whose running SHA-256 is kept in memory; another one is hashed again when it goes on."""
 
+_RETRY_S: Final = 60.0
+"""When to try again where unfinished uploads take all room: it may come as soon as one of them is finished."""
+
 _UID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})", re.ASCII)
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -75,12 +78,17 @@ class FilesystemBlobStore:
             data_dir: The data folder; blobs go to `blobs` in it.
             max_blob_bytes: The most bytes of a blob.
             threads: How many threads do the blocking work.
-            max_unfinished_bytes: The most bytes of a cube's unfinished uploads together.
+            max_unfinished_bytes: The most bytes of a cube's unfinished uploads together; 0 means no limit.
+
+        Raises:
+            ValueError: `max_unfinished_bytes` is negative.
         """
         self._root = Path(data_dir) / "blobs"
         self._max_blob_bytes = int(max_blob_bytes)
         self._threads = int(threads)
         self._max_unfinished_bytes = int(max_unfinished_bytes)
+        if self._max_unfinished_bytes < 0:
+            raise ValueError("max_unfinished_bytes must not be negative")
         self._unfinished: dict[Path, int] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._hashes: dict[Path, tuple[int, Any]] = {}
@@ -122,11 +130,15 @@ class FilesystemBlobStore:
 
         Raises:
             MipError: INVALID_STREAM when `offset` is not the stored size; FIELD_TOO_LARGE when the blob would be
-                larger than a blob may be; STORAGE_FULL when the disk is.
+                larger than a blob may be; STORAGE_FULL when the disk is; QUOTA_EXCEEDED.
         """
         part = self._part(cube_uid, digest)
         async with self._exclusive(part):
             await self._run(lambda: self._append(part, offset, data))
+
+    def max_unfinished_upload_bytes(self) -> int:
+        """See BlobStore."""
+        return self._max_unfinished_bytes
 
     async def finish(self, cube_uid: str, digest: str, size: int) -> None:
         """Verifies size and SHA-256, fsyncs file and folders, and makes the blob visible; once it is, does nothing.
@@ -260,12 +272,13 @@ class FilesystemBlobStore:
             known = sum(_regular_size(other) or 0 for other in folder.glob("??/*.part"))
         with self._hashes_lock:
             total = self._unfinished.get(folder, known) + more
-            if total > self._max_unfinished_bytes:
+            if total > self._max_unfinished_bytes > 0:
                 raise MipError(
                     "QUOTA_EXCEEDED",
                     f"the cube's unfinished uploads may have {self._max_unfinished_bytes} bytes together; finish them,"
                     " or wait until they expire after a day without a byte",
-                    metadata={"max_unfinished_bytes": str(self._max_unfinished_bytes)},
+                    metadata={"quota": "unfinished_upload_bytes", "limit": str(self._max_unfinished_bytes)},
+                    retry_after_s=_RETRY_S,
                 )
             self._unfinished[folder] = total
 

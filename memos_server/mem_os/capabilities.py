@@ -48,6 +48,7 @@ async def get_capabilities(mos: Mos, call: Call, request: GetCapabilitiesRequest
             max_bytes_per_second=quotas.bytes_per_second,
             max_bulk_memories=settings.max_bulk_memories,
             max_bulk_bytes=settings.max_bulk_bytes,
+            max_unfinished_upload_bytes=mos.blobs.max_unfinished_upload_bytes(),
         ),
     )
     if mos.keeper.problems():

@@ -96,6 +96,7 @@ async def test_the_unfinished_uploads_of_a_cube_are_bounded_together(make_world:
     mip = world.admin
     cube = (await mip.CreateCube(cube_id="c")).cube.name
     other = (await mip.CreateCube(cube_id="other")).cube.name
+    assert (await mip.GetCapabilities()).limits.max_unfinished_upload_bytes == 2500
     for number in range(2):
         with pytest.raises(RpcError) as raised:
             await mip.upload("WriteBlob", [header(cube, f"sha256:{number:064x}"), piece(DATA)])
@@ -104,7 +105,8 @@ async def test_the_unfinished_uploads_of_a_cube_are_bounded_together(make_world:
         with pytest.raises(RpcError) as raised:
             await mip.upload("WriteBlob", [header(cube), piece(DATA), WriteBlobRequest(finish=True)])
         assert (raised.value.code, raised.value.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
-        assert raised.value.metadata["max_unfinished_bytes"] == "2500"
+        assert raised.value.metadata["quota"] == "unfinished_upload_bytes"
+        assert raised.value.metadata["limit"] == "2500"
         await world.restart()  # what lies there counts after a restart too
         mip = world.admin
     await mip.upload("WriteBlob", [header(other), piece(DATA), WriteBlobRequest(finish=True)])

@@ -337,3 +337,27 @@ async def test_files_and_folders_are_the_owners_alone(files: FilesystemBlobStore
     path = blob_path(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_the_bound_of_unfinished_uploads_is_told_and_kept(tmp_path: Path) -> None:
+    store = FilesystemBlobStore(str(tmp_path), max_unfinished_bytes=15)
+    assert store.max_unfinished_upload_bytes() == 15
+    await store.open()
+    await store.append(CUBE, DIGEST, 0, DATA[:10])
+    with pytest.raises(MipError, match="QUOTA_EXCEEDED") as raised:
+        await store.append(CUBE, DIGEST, 10, DATA[10:16])
+    assert raised.value.metadata == {"quota": "unfinished_upload_bytes", "limit": "15"}
+    assert raised.value.retry_after_s == 60
+    await store.append(CUBE, DIGEST, 10, DATA[10:15])
+    await store.append(OTHER, DIGEST, 0, DATA[:15])
+    await store.close()
+
+
+async def test_a_bound_of_zero_bounds_nothing_and_a_negative_one_is_refused(tmp_path: Path) -> None:
+    store = FilesystemBlobStore(str(tmp_path), max_unfinished_bytes=0)
+    assert store.max_unfinished_upload_bytes() == 0
+    await store.open()
+    await put(store, DATA)
+    await store.close()
+    with pytest.raises(ValueError, match="max_unfinished_bytes"):
+        FilesystemBlobStore(str(tmp_path), max_unfinished_bytes=-1)

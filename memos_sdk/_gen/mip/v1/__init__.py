@@ -3786,7 +3786,7 @@ class Limits(betterproto2.Message):
 
     max_page_size: "int" = betterproto2.field(4, betterproto2.TYPE_INT32)
     """
-    The largest page.
+    The largest page. ListCommitChanges alone has a bound of its own, 10,000 changes, whatever this says.
     """
 
     max_top_k: "int" = betterproto2.field(5, betterproto2.TYPE_INT32)
