@@ -54,7 +54,7 @@ async def get_capabilities(mos: Mos, call: Call, request: GetCapabilitiesRequest
     if mos.keeper.problems():
         # Anybody may ask, without a token, so it is not told how many cubes there are of which this is true.
         response.notices.append(
-            "a search index cannot be written; searches of its cube answer with what it held before"
+            "a search index cannot be used or brought up to date; searches name its cube in stale or unreachable"
         )
     return response
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from memos_server import names
+from memos_server.errors import MipError
 from memos_server.graph_dbs.base import Reader, Version
 from memos_server.mem_os.candidates import Channel, Ranked, Scope
 from memos_server.mem_os.context import Mos
@@ -38,23 +39,33 @@ GRAPH_SHARE = 0.99
 Graph = dict[str, dict[str, float]]
 
 
-async def spread(mos: Mos, ranked: Sequence[Ranked], where: Predicate, states: frozenset[int]) -> list[Ranked]:
-    """Returns the candidates and what is reached from the best of them, by PageRank; ties by uid.
+async def spread(
+    mos: Mos, ranked: Sequence[Ranked], where: Predicate, states: frozenset[int]
+) -> tuple[list[Ranked], list[Scope]]:
+    """Returns the candidates and what is reached from the best of them, by PageRank, ties by uid; and the cubes whose
+    index cannot be asked now, of which it returns nothing.
 
     Scores of several cubes are comparable: each cube's walk has the share of all probability that its seeds have.
     """
     if not ranked:
-        return []
+        return [], []
     highest = ranked[0].score or 1.0
     seeds = ranked[:SEEDS]
     by_cube: dict[str, list[tuple[Ranked, float]]] = {}
     for item, share in zip(seeds, seed_weights([seed.score for seed in seeds]), strict=True):
         by_cube.setdefault(item.scope.cube.uid, []).append((item, share))
     reached: list[Ranked] = []
+    lost: list[Scope] = []
     for of_cube in by_cube.values():
         scope = of_cube[0][0].scope
         shares = {seed.uid: share for seed, share in of_cube}
-        graph, reached_from, versions = await _neighbourhood(mos, scope, list(shares), where, states)
+        try:
+            graph, reached_from, versions = await _neighbourhood(mos, scope, list(shares), where, states)
+        except MipError as error:
+            if error.reason != "BACKEND_UNAVAILABLE":
+                raise
+            lost.append(scope)
+            continue
         for uid, score in pagerank(graph, shares).items():
             version = versions.get(uid)
             if version is None:
@@ -67,7 +78,8 @@ async def spread(mos: Mos, ranked: Sequence[Ranked], where: Predicate, states: f
             weight = score * sum(shares.values())
             channel = Channel("graph", weight, weight)
             reached.append(Ranked(scope, uid, version.from_revision, weight, (channel,), (), path))
-    return _mixed(ranked, reached, highest)
+    lost_uids = {scope.cube.uid for scope in lost}
+    return _mixed([item for item in ranked if item.scope.cube.uid not in lost_uids], reached, highest), lost
 
 
 def seed_weights(scores: Sequence[float]) -> list[float]:

@@ -3,6 +3,9 @@
 The log is the outbox. After every commit a task replays what the index has not seen, idempotently; a search first waits
 until the index has reached the head that it found, so it sees every write acknowledged before it. When that takes too
 long, the search goes on at the index's revision and says so.
+
+An index that cannot be brought up to the log counts as broken until it can. It is dropped and made anew only where it
+is itself at fault: a disk or a backend that is away, and a record that cannot be read, say nothing against it.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -20,9 +24,11 @@ import numpy as np
 from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, CHANGE_KIND_MEMORY_UPDATED, Change
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED, Memory
+from memos_server.errors import MipError
 from memos_server.graph_dbs.base import OPEN, ChangeRow, CubeRow, Kind, Reader, RecordStore
 from memos_server.mem_os import filters
 from memos_server.mem_os.access import CubeView
+from memos_server.mem_os.index_faults import IndexFaultError, is_away, of_index
 from memos_server.memories.analysis import ANALYZER_VERSION, analyze
 from memos_server.memories.entities import entities
 from memos_server.memories.indexed_text import indexed_text
@@ -38,6 +44,8 @@ from memos_server.vec_dbs.base import (
     Predicate,
     SearchIndex,
 )
+
+T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _BATCH = 2000
@@ -123,11 +131,11 @@ class IndexKeeper:
             self._soon[cube_uid] = loop.call_later(_PAUSE_S, self._start, cube_id, cube_uid)
 
     def broken(self, cube_uid: str) -> bool:
-        """Returns whether the index of a cube cannot be written now."""
+        """Returns whether the index of a cube cannot be brought up to its log now."""
         return cube_uid in self._broken
 
     def problems(self) -> Mapping[str, str]:
-        """Returns cube uid -> why its index cannot be written."""
+        """Returns cube uid -> why its index cannot be brought up to the log."""
         return dict(self._broken)
 
     def behind(self) -> Mapping[str, str]:
@@ -138,9 +146,15 @@ class IndexKeeper:
         return dict(self._behind)
 
     async def caught_up(self, cube: CubeRow) -> int:
-        """Waits, within the limit, until the index has reached a cube's head; returns the revision it has reached."""
-        indexed = await self._index.indexed_revision(cube.uid)
+        """Waits, within the limit, until the index has reached a cube's head; returns the revision it has reached.
+
+        It is 0 too while the index cannot be asked; the cube then counts as broken.
+        """
+        indexed = await self.indexed_revision(cube.uid)
         if indexed >= cube.revision:
+            if cube.uid in self._broken and self._may_try(cube.uid) and not self._closing:
+                # It may only have been away; nobody waits for the proof.
+                self._start(cube.id, cube.uid)
             return indexed
         try:
             with step("index.wait"):
@@ -148,12 +162,12 @@ class IndexKeeper:
                     while indexed < cube.revision and self._may_try(cube.uid) and not self._closing:
                         indexed = await asyncio.shield(self._start(cube.id, cube.uid))
         except Exception:
-            # Out of time, or the index cannot be written, which the task has logged and `broken` tells.
-            indexed = await self._index.indexed_revision(cube.uid)
+            # Out of time, or the index cannot be brought up, which the task has logged and `broken` tells.
+            indexed = await self.indexed_revision(cube.uid)
         return indexed
 
     def _may_try(self, cube_uid: str) -> bool:
-        """Returns whether an index can be written as far as is known, or was left alone for long enough."""
+        """Returns whether an index can be brought up as far as is known, or was left alone for long enough."""
         return cube_uid not in self._broken or time.monotonic() - self._failed[cube_uid] >= _RETRY_S
 
     def _not_later(self, cube_uid: str) -> None:
@@ -175,29 +189,31 @@ class IndexKeeper:
             del self._tasks[cube_uid]
             if cube_uid not in self._broken:
                 self._behind.pop(cube_uid, None)
-        if not task.cancelled() and task.exception() is not None:
-            _LOG.error("index of cubes/%s: %s", cube_id, task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            trace = None if isinstance(error, MipError) else error
+            _LOG.error("index of cubes/%s cannot be brought up to its log: %s", cube_id, error, exc_info=trace)
 
     async def _catch_up(self, cube_id: str, cube_uid: str) -> int:
         async with self._locks.setdefault(cube_uid, asyncio.Lock()):
             try:
-                indexed = await self._replay(cube_id, cube_uid)
-            except Exception:
-                # The index is derived: what cannot be continued is made anew, once; a second failure is reported.
-                _LOG.exception("index of cubes/%s cannot be continued and is made anew", cube_id)
                 try:
+                    indexed = await self._replay(cube_id, cube_uid)
+                except IndexFaultError as error:
+                    # The index is derived: what cannot be continued is made anew, once; a second failure is reported.
+                    _LOG.error("index of cubes/%s cannot be continued and is made anew", cube_id, exc_info=error)
                     await self._index.drop(cube_uid)
                     indexed = await self._replay(cube_id, cube_uid)
-                except Exception as error:
-                    self._broken[cube_uid] = str(error)
-                    self._failed[cube_uid] = time.monotonic()
-                    raise
+            except Exception as error:
+                self._broken[cube_uid] = str(error)
+                self._failed[cube_uid] = time.monotonic()
+                raise
             self._broken.pop(cube_uid, None)
             self._failed.pop(cube_uid, None)
             return indexed
 
     async def _replay(self, cube_id: str, cube_uid: str) -> int:
-        indexed = await self._index.indexed_revision(cube_uid)
+        indexed = await of_index(self._index.indexed_revision(cube_uid))
         while True:
 
             async def read(txn: Reader, after: int = indexed) -> tuple[int, IndexBatch] | None:
@@ -207,7 +223,7 @@ class IndexKeeper:
             if found is None:
                 return indexed
             dimension, batch = found
-            await self._index.apply(cube_uid, dimension, batch)
+            await of_index(self._index.apply(cube_uid, dimension, batch))
             indexed = batch.to_revision
 
     async def _batch(self, txn: Reader, cube_id: str, after: int) -> tuple[int, IndexBatch] | None:
@@ -279,24 +295,54 @@ class IndexKeeper:
         )
 
     async def search(self, cube: CubeRow, query: IndexQuery) -> IndexResult:
-        """Asks the index of a cube. An index whose files were lost since it was asked for its revision is made anew."""
-        if await self._index.indexed_revision(cube.uid) < query.revision:
+        """Asks the index of a cube. An index whose files were lost since it was asked for its revision is made anew.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE when the index cannot be asked now.
+        """
+        if await self.indexed_revision(cube.uid) < query.revision:
             await self.caught_up(cube)
         with step("index.search"):
-            return await self._index.search(cube.uid, query)
+            return await self._asked(cube, query, partial(self._index.search, cube.uid, query))
 
     async def related(self, cube: CubeRow, query: IndexQuery, uids: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
-        """Returns the visible memories that share an entity with others."""
-        return await self._index.related(cube.uid, query, uids)
+        """Returns the visible memories that share an entity with others.
 
-    async def matching(self, cube: CubeRow, view: CubeView, where: Predicate, limit: int) -> list[str]:
-        """Returns the uids of visible memories for which a predicate holds, newest first."""
-        indexed = await self.caught_up(cube)
-        if not indexed:
-            return []
+        Raises:
+            MipError: BACKEND_UNAVAILABLE when the index cannot be asked now.
+        """
+        return await self._asked(cube, query, partial(self._index.related, cube.uid, query, uids))
+
+    async def _asked(self, cube: CubeRow, query: IndexQuery, ask: Callable[[], Awaitable[T]]) -> T:
+        """Returns the index's answer to a query."""
+        try:
+            try:
+                return await ask()
+            except ValueError:
+                # It may have been dropped since it was asked for its revision; otherwise asking again fails again.
+                if await self.indexed_revision(cube.uid) >= query.revision:
+                    return await ask()
+                raise MipError("BACKEND_UNAVAILABLE", "the search index is being made anew") from None
+        except Exception as error:
+            if isinstance(error, MipError) or not is_away(error):
+                raise
+            raise MipError("BACKEND_UNAVAILABLE", "the search index cannot be read now") from error
+
+    async def matching(self, cube: CubeRow, view: CubeView, where: Predicate, limit: int) -> list[str] | None:
+        """Returns the uids of visible memories for which a predicate holds, newest first.
+
+        None means that the index cannot tell now, as it has not caught up with the log or cannot be asked.
+        """
+        if await self.caught_up(cube) < cube.revision:
+            return None
         granted = await self.granted_uids(cube, view)
-        query = IndexQuery(min(indexed, cube.revision), where, view.level, granted, depth=limit)
-        return [candidate.uid for candidate in (await self._index.search(cube.uid, query)).candidates]
+        query = IndexQuery(cube.revision, where, view.level, granted, depth=limit)
+        try:
+            return [candidate.uid for candidate in (await self.search(cube, query)).candidates]
+        except MipError as error:
+            if error.reason != "BACKEND_UNAVAILABLE":
+                raise
+            return None
 
     async def granted_uids(self, cube: CubeRow, view: CubeView) -> dict[str, int]:
         """Returns a view's grants on single memories by uid, as the index knows them."""
@@ -327,5 +373,10 @@ class IndexKeeper:
         return await self._index.entries(cube.uid)
 
     async def indexed_revision(self, cube_uid: str) -> int:
-        """Returns the revision that a cube's index has reached."""
-        return await self._index.indexed_revision(cube_uid)
+        """Returns the revision that a cube's index has reached; 0 while it cannot be asked, too."""
+        try:
+            return await self._index.indexed_revision(cube_uid)
+        except Exception:
+            # Whatever it is, bringing the index up meets it as well, and tells.
+            _LOG.debug("the index of the cube %s cannot be asked", cube_uid, exc_info=True)
+            return 0

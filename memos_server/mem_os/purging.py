@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from memos_server import names
 from memos_server._pb.mip.v1 import commit_pb2
@@ -17,7 +17,7 @@ from memos_server.mem_cube.changes import evolve
 from memos_server.mem_cube.log import now_us
 from memos_server.mem_cube.rollback import relation_ends
 from memos_server.mem_os import filters
-from memos_server.mem_os.access import permits
+from memos_server.mem_os.access import CubeView, permits
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.lifecycle import seen_versions
 from memos_server.mem_os.memories import ids_in
@@ -27,6 +27,8 @@ from memos_server.vec_dbs.base import Some
 
 _STEP = 1000
 _DERIVED = 1000
+_READ = 100
+"""How many memories are read at once with what they hold, which may be 256 KiB each."""
 
 
 async def purge_memories(mos: Mos, call: Call, request: PurgeMemoriesRequest) -> PurgeMemoriesResponse:
@@ -160,7 +162,10 @@ async def _purged(txn: Reader, cube: CubeRow, revision: int) -> list[str]:
 
 
 async def _derived_memories(mos: Mos, call: Call, cube_id: str, ids: Sequence[str]) -> list[str]:
-    """Returns names of visible memories of the cube whose provenance names one of the memories, found by the index."""
+    """Returns names of visible memories of the cube whose provenance names one of the memories.
+
+    The index finds them; while it cannot tell, the record is read from one end to the other.
+    """
 
     async def cube_of(txn: Reader) -> CubeRow:
         return await existing_cube(txn, cube_id, deleted=True)
@@ -168,21 +173,47 @@ async def _derived_memories(mos: Mos, call: Call, cube_id: str, ids: Sequence[st
     cube = await mos.read(cube_of)
     cited = {names.memory_name(cube_id, id_) for id_ in ids}
     cites = [filters.parse(f'provenance.source = "{name}"').pushdown() for name in sorted(cited)]
-    uids = await mos.keeper.matching(cube, call.view(cube_id), Some(tuple(cites)), _DERIVED)
+    view = call.view(cube_id)
+    uids = await mos.keeper.matching(cube, view, Some(tuple(cites)), _DERIVED)
+    if uids is None:
+        uids = await _citing(mos, cube, view, cited)
 
     async def work(txn: Reader) -> list[str]:
         versions = await txn.versions_by_uid(cube.key, uids)
-        view = call.view(cube_id)
         return sorted(
             names.memory_name(cube_id, version.id)
             for version in versions.values()
             if version.id not in ids
             and version.state != MEMORY_STATE_PURGED
             and view.sees(version)
-            and any(item.source in cited for item in Memory.FromString(version.payload).provenance)
+            and _cites(version, cited)
         )
 
     return await mos.read(work)
+
+
+async def _citing(mos: Mos, cube: CubeRow, view: CubeView, cited: Collection[str]) -> list[str]:
+    """Returns the uids of visible memories of the cube whose provenance names one of the memories, _DERIVED at most."""
+    wanted = [name.encode() for name in cited]
+    uids: list[str] = []
+    after = 0
+    while len(uids) < _DERIVED:
+
+        async def some(txn: Reader, after: int = after) -> Sequence[Version]:
+            return await txn.list_versions(cube.key, Kind.MEMORY, after, _READ)
+
+        rows = await mos.read(some)
+        if not rows:
+            break
+        after = rows[-1].item
+        # Few memories cite any: most need not be parsed.
+        likely = [version for version in rows if any(name in version.payload for name in wanted)]
+        uids += [version.uid for version in likely if view.sees(version) and _cites(version, cited)]
+    return uids[:_DERIVED]
+
+
+def _cites(version: Version, cited: Collection[str]) -> bool:
+    return any(item.source in cited for item in Memory.FromString(version.payload).provenance)
 
 
 async def _derived(

@@ -80,7 +80,8 @@ async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) 
         few = sum(len(result.candidates) for _, result in results) <= _FEW_CANDIDATES
         ranked = rank() if few else await asyncio.get_running_loop().run_in_executor(mos.cpu, rank)
         if request.mode == SEARCH_MODE_GRAPH:
-            ranked = await spread(mos, ranked, where, states)
+            ranked, lost = await spread(mos, ranked, where, states)
+            _leave_out(lost, scopes, response)
         confirm = partial(_confirm, mos, call, filter_, top_k=top_k, confirmed=confirmed, explain=request.explain)
         exhausted = all(result.exhausted for _, result in results)
         if newest_first and len(results) > 1 and request.mode != SEARCH_MODE_GRAPH:
@@ -143,7 +144,7 @@ async def _scopes(
         name = names.cube_name(cube.id)
         wanted = revision or cube.revision
         if indexed < wanted:
-            if mos.keeper.broken(cube.uid):
+            if not indexed and mos.keeper.broken(cube.uid):
                 response.unreachable.append(name)
                 continue
             response.stale.append(StaleCube(cube=name, indexed_revision=indexed))
@@ -188,7 +189,7 @@ def _has_vectors(scopes: Sequence[Scope]) -> bool:
 
 async def _ask(
     mos: Mos,
-    scopes: Sequence[Scope],
+    scopes: list[Scope],
     terms: Sequence[str],
     where: Predicate,
     states: frozenset[int],
@@ -209,16 +210,27 @@ async def _ask(
         return await mos.keeper.search(scope.cube, query)
 
     answers = await asyncio.gather(*(one(scope) for scope in scopes), return_exceptions=True)
-    results = []
+    results, lost = [], []
     for scope, answer in zip(scopes, answers, strict=True):
         if isinstance(answer, MipError) and answer.reason == "BACKEND_UNAVAILABLE":
-            if names.cube_name(scope.cube.id) not in response.unreachable:
-                response.unreachable.append(names.cube_name(scope.cube.id))
+            lost.append(scope)
         elif isinstance(answer, BaseException):
             raise answer
         else:
             results.append((scope, answer))
+    _leave_out(lost, scopes, response)
     return results
+
+
+def _leave_out(lost: Sequence[Scope], scopes: list[Scope], response: SearchMemoriesResponse) -> None:
+    """Names cubes whose index cannot be asked as unreachable, and leaves them out of the rest of the search."""
+    for scope in lost:
+        name = names.cube_name(scope.cube.id)
+        scopes[:] = [other for other in scopes if other is not scope]
+        response.unreachable.append(name)
+        for stale in [stale for stale in response.stale if stale.cube == name]:
+            # Nothing of it was searched, at no revision.
+            response.stale.remove(stale)
 
 
 def fuse(results: Sequence[tuple[Scope, IndexResult]], *, newest_first: bool) -> list[Ranked]:

@@ -15,9 +15,16 @@ _STEP = 1000
 
 
 async def ask_index(mos: Mos, cube: CubeRow, replay: Replay) -> None:
-    """Notes what the index holds, for `compare_entry`."""
+    """Notes what the index holds, for `compare_entry`; that it cannot be asked is a finding."""
     await mos.keeper.caught_up(cube)
-    replay.indexed, entries = await mos.keeper.entries(cube)
+    try:
+        replay.indexed, entries = await mos.keeper.entries(cube)
+    except MipError as error:
+        if error.reason != "BACKEND_UNAVAILABLE":
+            raise
+        message = "the index cannot be asked now and was not compared"
+        replay.found("index", names.cube_name(cube.id), 0, message)
+        return
     replay.entries = {(entry.uid, entry.from_revision): entry for entry in entries}
 
 

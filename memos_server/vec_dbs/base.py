@@ -285,10 +285,11 @@ class SearchIndex(Protocol):
     waits for longer than a millisecond does so on a thread (`asyncio.to_thread`). A search sees all of a batch or
     nothing of it. A cube that was never indexed, or was dropped, is empty and at revision 0.
 
-    Errors: MipError BACKEND_UNAVAILABLE (`memos_server.errors`) when the index cannot be used now; a search then names
-    the cube in `unreachable`, and a write is acknowledged with `index_pending`. After any error of `apply` the server
-    drops the cube and applies everything anew, once. Any other error is a fault of the backend: the caller is told
-    INTERNAL, and the log has the traceback.
+    Errors: MipError BACKEND_UNAVAILABLE (`memos_server.errors`) when the index cannot be used now, in which OSError and
+    sqlite3.OperationalError are taken for it; a search then names the cube in `unreachable`, or in `stale` while only
+    `apply` fails, and a write is acknowledged with `index_pending`. The cube's index is kept, and `apply` tried again.
+    After any other error of `apply` the server drops the cube and applies everything anew, once. Any other error of
+    another method is a fault of the backend: the caller is told INTERNAL, and the log has the traceback.
 
     Attributes:
         name: What the backend is called, as its entry point is.
