@@ -367,6 +367,9 @@ class IndexKeeper:
             await self._index.drop(cube_uid)
         self._broken.pop(cube_uid, None)
         self._failed.pop(cube_uid, None)
+        if cube_uid not in self._tasks:
+            # A failed one has left it there, and there may never be another: nobody asks for a purged cube's.
+            self._behind.pop(cube_uid, None)
 
     async def entries(self, cube: CubeRow) -> tuple[int, Sequence[IndexEntry]]:
         """Returns the revision that a cube's index has reached and what it holds of every version, for VerifyCube."""

@@ -184,6 +184,22 @@ async def test_a_cube_whose_index_cannot_be_written_is_named_with_its_lag(make_w
     await until(current)
 
 
+async def test_the_index_of_a_purged_cube_lags_no_longer(
+    world: World, mip: Mip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mip.CreateCube(cube_id="c")
+
+    async def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(world.server.mos.keeper._index, "apply", refuse)
+    await mip.AddMemories(parent="cubes/c", memories=[text("one")])
+    await mip.SearchMemories(cubes=["cubes/c"], query="one")
+    assert (await stats(mip)).lagging_indexes == 1
+    await mip.PurgeCube(name="cubes/c", reason="asked")
+    assert (await stats(mip)).lagging_indexes == 0
+
+
 async def test_only_a_server_administrator_sees_it(world: World) -> None:
     await world.admin.CreateCube(cube_id="c")
     reader = await world.principal("cube-admin", ("cubes/c", ROLE_ADMIN, 4))
