@@ -30,12 +30,14 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     # Who repeats a call is told in its transaction; looking before that saves embedding, where there is any, and tells
     # who added to a cube that was deleted since.
     embeds = any(not memory.vectors for memory in request.memories)
+    limit = mos.settings.limits.max_batch_memories
+    too_many = len(request.memories) > limit
 
     async def before(txn: Reader) -> tuple[CubeRow, bool]:
         cube = await existing_cube(txn, cube_id, deleted=True)
         gone = cube.settings.state != MEMORY_STATE_ACTIVE
         known = None
-        if embeds or gone:
+        if embeds or gone or too_many:
             known = await replayed(txn, call, request.parent, original, request.request_id)
         return cube if known is not None else in_use(cube), known is not None
 
@@ -43,6 +45,9 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     settings = CubeContent.FromString(cube.settings.payload)
     drafts: list[Draft] = []
     if not is_replay:
+        if too_many:
+            text = f"holds {len(request.memories)} elements; at most {limit} are permitted"
+            raise invalid_field("memories", text, "TOO_MANY_ITEMS")
         drafts = await drafts_of(mos, cube_id, settings, request.memories, "memories", set())
 
     async def work(txn: Writer) -> Outcome[AddMemoriesResponse]:

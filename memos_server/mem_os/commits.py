@@ -52,7 +52,7 @@ async def list_commits(mos: Mos, call: Call, request: ListCommitsRequest) -> Lis
     """See CubeService.ListCommits."""
     cube_id = names.parse_cube(request.parent, "parent")
     call.view(cube_id, whole=True)
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     before = pages.number(request.page_token, "before", OPEN)
 
@@ -87,7 +87,7 @@ async def list_commit_changes(mos: Mos, call: Call, request: ListCommitChangesRe
     cube_id, revision = names.parse_commit(request.parent, "parent")
     view = call.view(cube_id, whole=True)
     sealed = _require_sealed(call, cube_id, request.view)
-    size = page_size(request.page_size, 1000, 10_000)
+    size = page_size(mos, request.page_size, 1000, 10_000)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", -1)
 

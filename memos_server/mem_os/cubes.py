@@ -142,7 +142,7 @@ async def get_cube(mos: Mos, call: Call, request: GetCubeRequest) -> GetCubeResp
 
 async def list_cubes(mos: Mos, call: Call, request: ListCubesRequest) -> ListCubesResponse:
     """See CubeService.ListCubes."""
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", 0)
     gone = () if request.show_deleted else (MEMORY_STATE_DELETED, MEMORY_STATE_PURGED)

@@ -70,7 +70,7 @@ async def list_jobs(mos: Mos, call: Call, request: ListJobsRequest) -> ListJobsR
     """See JobService.ListJobs."""
     cube_id = names.parse_cube(request.parent, "parent")
     view = call.view(cube_id, whole=True)
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     before = str(pages.cursor(request.page_token).get("before", ""))
 

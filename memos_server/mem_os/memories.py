@@ -145,7 +145,7 @@ async def list_memories(mos: Mos, call: Call, request: ListMemoriesRequest) -> L
     """See MemoryService.ListMemories."""
     cube_id = names.parse_cube(request.parent, "parent")
     filter_ = filters.parse(request.filter)
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", 0)
     pinned = pages.number(request.page_token, "revision", request.as_of_revision)
@@ -203,7 +203,7 @@ async def list_memory_revisions(
 ) -> ListMemoryRevisionsResponse:
     """See MemoryService.ListMemoryRevisions."""
     cube_id, memory_id = names.parse_memory(request.name)
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     before = pages.number(request.page_token, "before", OPEN)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from google.protobuf.message import Message
 
 from memos_server.errors import invalid_field
-from memos_server.mem_os.context import Call
+from memos_server.mem_os.context import Call, Mos
 
 RESPONSE_BYTES = 3_670_016
 """The most bytes of memories in a response: 3.5 MiB, so that it fits the 4 MiB that gRPC clients accept by default."""
@@ -24,11 +24,21 @@ class TokenCodec(Protocol):
         """Returns the cursor; MipError INVALID_PAGE_TOKEN."""
 
 
-def page_size(asked: int, default: int = 50, largest: int = 1000) -> int:
-    """Returns the size of a page: the default for 0, at most the largest."""
+def page_size(mos: Mos, asked: int, default: int = 50, largest: int = 0) -> int:
+    """Returns the size of a page.
+
+    Args:
+        mos: The server.
+        asked: What the request says; 0 for the default.
+        default: The RPC's default.
+        largest: The RPC's own bound; 0 for the server's, which it declares.
+
+    Raises:
+        MipError: INVALID_FIELD for a negative number.
+    """
     if asked < 0:
         raise invalid_field("page_size", "must not be negative")
-    return min(asked or default, largest)
+    return min(asked or default, largest or mos.settings.limits.max_page_size)
 
 
 def fitting(messages: Sequence[Message]) -> int:

@@ -116,7 +116,7 @@ async def create_principal(mos: Mos, call: Call, request: CreatePrincipalRequest
 
 async def list_principals(mos: Mos, call: Call, request: ListPrincipalsRequest) -> ListPrincipalsResponse:
     """See AccessService.ListPrincipals."""
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", 0)
 
@@ -294,7 +294,7 @@ async def set_grant(mos: Mos, call: Call, request: SetGrantRequest) -> SetGrantR
 
 async def list_grants(mos: Mos, call: Call, request: ListGrantsRequest) -> ListGrantsResponse:
     """See AccessService.ListGrants."""
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", 0)
 
@@ -364,7 +364,7 @@ async def delete_grant(mos: Mos, call: Call, request: DeleteGrantRequest) -> Del
 
 async def list_audit_events(mos: Mos, call: Call, request: ListAuditEventsRequest) -> ListAuditEventsResponse:
     """See AccessService.ListAuditEvents."""
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     before = pages.number(request.page_token, "before", OPEN)
     resource = "" if request.resource == SERVER else request.resource

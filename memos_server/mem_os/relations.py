@@ -211,7 +211,7 @@ async def list_relations(mos: Mos, call: Call, request: ListRelationsRequest) ->
     """See GraphService.ListRelations."""
     cube_id = names.parse_cube(request.parent, "parent")
     memory_id = id_in(cube_id, request.memory, "memory") if request.memory else ""
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", 0)
     types = set(request.types)

@@ -60,7 +60,7 @@ _ALL_STATES = frozenset({MEMORY_STATE_ACTIVE, MEMORY_STATE_MERGED, MEMORY_STATE_
 
 async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) -> SearchMemoriesResponse:
     """See MemoryService.SearchMemories."""
-    _check(request)
+    _check(request, mos.settings.limits.max_search_cubes)
     filter_ = filters.parse(request.filter)
     top_k = min(request.top_k or 10, mos.settings.limits.max_top_k)
     response = SearchMemoriesResponse()
@@ -99,7 +99,10 @@ async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) 
     return response
 
 
-def _check(request: SearchMemoriesRequest) -> None:
+def _check(request: SearchMemoriesRequest, max_cubes: int) -> None:
+    if len(request.cubes) > max_cubes:
+        text = f"holds {len(request.cubes)} elements; at most {max_cubes} are permitted"
+        raise invalid_field("cubes", text, "TOO_MANY_ITEMS")
     if len(set(request.cubes)) != len(request.cubes):
         raise invalid_field("cubes", "names a cube twice")
     as_of = bool(request.as_of_revision) + request.HasField("as_of_time")

@@ -88,7 +88,7 @@ async def list_sessions(mos: Mos, call: Call, request: ListSessionsRequest) -> L
     """See SessionService.ListSessions."""
     cube_id = names.parse_cube(request.parent, "parent")
     call.view(cube_id, whole=True)
-    size = page_size(request.page_size)
+    size = page_size(mos, request.page_size)
     pages = Pages(mos.pages, call, request)
     after = pages.number(request.page_token, "after", 0)
 
