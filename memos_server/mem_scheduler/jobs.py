@@ -189,7 +189,14 @@ class JobRunner:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await self._put(replace(row, state=JOB_STATE_CANCELLED, updated=now_us(), lease_until=0))
+
+        async def end(txn: Writer) -> None:
+            # As it is now: it may have ended before its task heard of the cancellation.
+            row = await txn.job(cube_id, job_id)
+            if row is not None and row.state not in _ENDED:
+                await txn.put_job(replace(row, state=JOB_STATE_CANCELLED, updated=now_us(), lease_until=0))
+
+        await self._store.write(end)
 
     def _start(self, cube_id: str, job_id: str) -> asyncio.Task[None]:
         key = cube_id, job_id
