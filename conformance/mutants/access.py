@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from conformance.mutants.families import PERMISSION_CHECKS
 from conformance.mutants.faults import Apply, after, everywhere, mutant, register, use_case
 from conformance.mutants.servers import Patches
 from memos_server._pb.mip.v1 import options_pb2
@@ -18,6 +19,9 @@ from memos_server.mem_os import access, commits, mutation, principals, render, s
 from memos_server.mem_os.access import CubeView
 
 _SECRETS = ("secrets*/*", "labels/*", "*secret*", "*hidden*", "*absent*", "grants*/*")
+_SHOWN = ("secrets*/*", "labels/*", "grants*/*", "*access/*", "absent-and-forbidden/*", "merging-unseen/*")
+_NOTHING_HIDDEN = ("GetCube", "VerifyCube", "GetSession", "ListSessions")
+"""RPCs that read nothing with a label."""
 _TOKENS = ("tokens/*", "revocation/*", "principals/*")
 
 
@@ -107,11 +111,13 @@ for _method in _methods():
             f"only-the-first-resource-checked/{_rpc}",
             f"{_rpc} checks the permission on the first resource of its request alone.",
             _names_of(_method.name, lambda names: names[:1]),
+            *PERMISSION_CHECKS,
         )
         register(
             f"the-last-resource-unchecked/{_rpc}",
             f"{_rpc} does not check the permission on the last resource of its request.",
             _names_of(_method.name, lambda names: names[:-1] or names),
+            *PERMISSION_CHECKS,
         )
 
 
@@ -217,12 +223,15 @@ def _sees_everything(rpc: str, *, streams: bool) -> Apply:
 
 for _method in _methods():
     _rule = rule_of(_method)
-    if _rule.permission == options_pb2.PERMISSION_READ and _method.name not in ("GetCube", "VerifyCube"):
+    if _method.name in ("PurgeCube", "PurgeMemories") or (
+        _rule.permission == options_pb2.PERMISSION_READ and _method.name not in _NOTHING_HIDDEN
+    ):
         _rpc = f"{_method.containing_service.name}.{_method.name}"
         register(
             f"secret-shown/{_rpc}",
             f"{_rpc} shows memories above the caller's level.",
             _sees_everything(_method.name, streams=_method.server_streaming),
+            *_SHOWN,
         )
 
 

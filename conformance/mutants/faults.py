@@ -57,7 +57,7 @@ def mutant(name: str, *tries: str) -> Callable[[Apply], Apply]:
 def all_mutants() -> dict[str, Mutant]:
     """Returns every mutant by its name."""
     # Importing them registers them.
-    from conformance.mutants import access, core, families, history, searching, streams  # noqa: F401
+    from conformance.mutants import access, core, families, history, order, searching, streams  # noqa: F401
 
     return dict(_MUTANTS)
 

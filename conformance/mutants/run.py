@@ -39,10 +39,14 @@ def _tried(plan: dict[str, Sequence[str]]) -> list[Trial]:
         return try_many(plan, lambda trial: bar.update(task, advance=1, description=trial.mutant[:50].ljust(50)))
 
 
-def judge(only: str, *, everything: bool) -> int:
+def _wanted(name: str, only: Sequence[str]) -> bool:
+    return not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)
+
+
+def judge(only: Sequence[str], *, everything: bool) -> int:
     """Tries every mutant; returns the exit status."""
     kills = read_kills()
-    mutants = [name for name in all_mutants() if fnmatch.fnmatchcase(name, only)]
+    mutants = [name for name in all_mutants() if _wanted(name, only)]
     names = [check.name for check in all_checks()]
     problems = [f"{name} has no line in kills.yaml" for name in mutants if not kills.get(name)]
     problems += [f"kills.yaml names {name}, which is no mutant" for name in kills if name not in all_mutants()]
@@ -63,7 +67,7 @@ def judge(only: str, *, everything: bool) -> int:
             problems.append(f"{trial.mutant} SURVIVES")
         elif missed:
             problems.append(f"{trial.mutant} is not found by {', '.join(missed)}")
-    if only == "*":
+    if not only:
         judged = {check for checks in kills.values() for check in checks}
         problems += [f"{check} is a MUST that no mutant trips" for check in must_checks() if check not in judged]
     for problem in problems:
@@ -106,10 +110,12 @@ class _Plan:
 
     def candidates(self, mutant: Mutant) -> list[str]:
         """Returns the checks that might find a mutant; of a family's, first those that nothing has tripped yet."""
+        member = mutant.name.partition("/")[2]
         if mutant.tries:
             wanted = {check.name for check in chosen(mutant.tries)}
+            if member:
+                wanted &= self._occurs[member]
             return [name for name in self._exercised if name in wanted]
-        member = mutant.name.partition("/")[2]
         if not member:
             return list(self._exercised)
         judged = self.judged()
@@ -149,7 +155,7 @@ class _Plan:
         return sorted(self._musts - self.judged())
 
 
-def write(only: str) -> int:
+def write(only: Sequence[str]) -> int:
     """Tries every mutant against the checks that might find it, and writes kills.yaml."""
     clean = run_checks(None, list(all_checks()))
     if failed := [result for result in clean if result.outcome == "failed"]:
@@ -158,10 +164,12 @@ def write(only: str) -> int:
         return 1
     occurs = _reasons_and_rpcs(clean)
     plan = _Plan([result.check.name for result in clean if result.outcome == "passed"], occurs)
-    mutants = [mutant for mutant in all_mutants().values() if fnmatch.fnmatchcase(mutant.name, only)]
-    if only != "*":
-        plan.found = {name: checks for name, checks in read_kills().items() if not fnmatch.fnmatchcase(name, only)}
-    single = [mutant for mutant in mutants if mutant.tries or "/" not in mutant.name]
+    mutants = [mutant for mutant in all_mutants().values() if _wanted(mutant.name, only)]
+    if only:
+        names = {check.name for check in all_checks()}
+        known = {name: checks for name, checks in read_kills().items() if not _wanted(name, only)}
+        plan.found = {name: [check for check in checks if check in names] for name, checks in known.items()}
+    single = [mutant for mutant in mutants if mutant.tries]
     for group in (single, [mutant for mutant in mutants if mutant not in single]):
         work = {mutant.name: plan.candidates(mutant) for mutant in group}
         for name in [name for name, checks in work.items() if not checks]:
@@ -187,7 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="the whole suite against each mutant")
     parser.add_argument("--write", action="store_true", help="write kills.yaml")
-    parser.add_argument("--only", default="*", help="a pattern of mutants")
+    parser.add_argument("--only", action="append", default=[], help="a pattern of mutants; may be repeated")
     options = parser.parse_args()
     raise SystemExit(write(options.only) if options.write else judge(options.only, everything=options.all))
 
