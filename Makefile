@@ -8,6 +8,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 FILES ?=
 BENCH ?=
 PARTS ?=
+PEERS ?=
 export PYTHON
 
 .PHONY: help
@@ -45,7 +46,7 @@ conformance: .venv/.setup-dev ## Run the conformance suite on the reference serv
 
 .PHONY: conformance-peers
 conformance-peers: .venv/.setup-dev ## Run the conformance suite on the shims of MemOS and mem0 (installs them into .tools/peers)
-	@conformance/peers/report.sh
+	@conformance/peers/report.sh $(PEERS)
 
 .PHONY: lint
 lint: .venv/.setup-dev ## Check style and format
