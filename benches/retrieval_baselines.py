@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from memos_server._pb.mip.v1.memory_pb2 import Memory, Plaintext, Provenance
 from memos_server.embedders.minilm import MiniLmEmbedder
-from memos_server.memories.analysis import analyze, analyze_many
+from memos_server.memories.analysis import analyze
 from memos_server.memories.indexed_text import indexed_text
 from memos_server.memories.registry import MemoryTypes
 
@@ -76,7 +76,7 @@ class Baselines:
         self._ids = [str(item["id"]) for item in collection["items"]]
         texts = texts_of(memories)
         self.vectors = embed(texts, folder)
-        terms = analyze_many(texts)
+        terms = [analyze(text) for text in texts]
         self._vocabulary = {term for document in terms for term in document}
         self._bm25 = bm25s.BM25(k1=K1, b=B, method="lucene")
         self._bm25.index([document or ["\0"] for document in terms], show_progress=False)

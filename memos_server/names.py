@@ -195,7 +195,7 @@ def parse_grant_resource(name: str, field: str = "resource") -> GrantResource:
 
 
 _WITHIN_CUBE: Final = _grammar(
-    rf"{_CUBE}(?:/((?:memories|sessions|relations|jobs|commits)/{_ID}))?", "cubes/{cube} or the name of a part of it"
+    rf"{_CUBE}(?:/(?:memories|sessions|relations|jobs|commits)/{_ID})?", "cubes/{cube} or the name of a part of it"
 )
 _RELATIVE: Final = _grammar(
     rf"((?:memories|sessions|relations|jobs|commits)/{_ID})?", "{collection}/{id}, relative to its cube"
@@ -207,16 +207,7 @@ def cube_of(name: str, field: str = "name") -> str:
     return _parse(_WITHIN_CUBE, name, field)[0]
 
 
-def relative(name: str, field: str = "name") -> str:
-    """Returns a name within its cube: `memories/y` of `cubes/x/memories/y`, the empty text of `cubes/x`.
-
-    Raises:
-        MipError: INVALID_NAME when the name lies in no cube.
-    """
-    return _parse(_WITHIN_CUBE, name, field)[1] or ""
-
-
 def absolute(cube_id: str, relative_name: str) -> str:
-    """Returns the full name of what `relative` shortened; raises MipError INVALID_NAME."""
+    """Returns the full name of `{collection}/{id}` in a cube, or of the cube; raises MipError INVALID_NAME."""
     _parse(_RELATIVE, relative_name, "name")
     return f"cubes/{cube_id}/{relative_name}" if relative_name else f"cubes/{cube_id}"

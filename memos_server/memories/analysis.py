@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
-from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
@@ -20,7 +19,7 @@ import Stemmer
 from memos_server.memories.entities import entities
 from memos_server.memories.words import STOP_WORDS
 
-__all__ = ["ANALYZER_VERSION", "MAX_TERM", "analyze", "analyze_many", "entities"]
+__all__ = ["ANALYZER_VERSION", "MAX_TERM", "analyze", "entities"]
 
 ANALYZER_VERSION: Final = 2
 """Counts the changes that give a text other terms: an index built by another version is rebuilt."""
@@ -58,11 +57,6 @@ def analyze(text: str) -> list[str]:
     words: list[str] = _ASCII_WORD.findall(folded) if folded.isascii() else _unicode_words(folded)
     terms = [word if len(word) <= MAX_TERM else word[:MAX_TERM] for word in words if word not in STOP_WORDS]
     return list(map(_STEMS.__getitem__, terms or [word[:MAX_TERM] for word in words]))
-
-
-def analyze_many(texts: Iterable[str]) -> list[list[str]]:
-    """Returns the terms of each text."""
-    return [analyze(text) for text in texts]
 
 
 class _Stems(dict[str, str]):

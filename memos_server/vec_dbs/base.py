@@ -257,27 +257,6 @@ class IndexEntry(NamedTuple):
     vector: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class IndexStats:
-    """The size of a cube's index.
-
-    Attributes:
-        versions: Versions, those without content too.
-        contents: Contents that are not erased.
-        vectors: Those of them that have a vector.
-        terms: Distinct terms in them.
-        memory_bytes: About how much memory the cube takes now.
-        disk_bytes: About how much disk it takes.
-    """
-
-    versions: int
-    contents: int
-    vectors: int
-    terms: int
-    memory_bytes: int
-    disk_bytes: int
-
-
 class SearchIndex(Protocol):
     """A search index over many cubes.
 
@@ -344,9 +323,6 @@ class SearchIndex(Protocol):
 
     async def drop(self, cube_uid: str) -> None:
         """Erases the cube's index from memory and disk."""
-
-    async def stats(self, cube_uid: str) -> IndexStats:
-        """Returns the size of the cube's index."""
 
     async def probe(self) -> None:
         """Tries whether the index can be used, in a moment and beside what it is busy with.

@@ -20,7 +20,6 @@ from memos_server.vec_dbs.base import (
     IndexEntry,
     IndexQuery,
     IndexResult,
-    IndexStats,
     IndexVersion,
     Not,
     Predicate,
@@ -176,17 +175,6 @@ class NaiveIndex:
     async def drop(self, cube_uid: str) -> None:
         for table in (self.revisions, self.contents_by_key, self.entries_of):
             table.pop(cube_uid, None)  # type: ignore[attr-defined]
-
-    async def stats(self, cube_uid: str) -> IndexStats:
-        contents = self.contents_by_key.get(cube_uid, {}).values()
-        return IndexStats(
-            versions=len(self.entries_of.get(cube_uid, ())),
-            contents=len(contents),
-            vectors=sum(content.vector is not None for content in contents),
-            terms=len({term for content in contents for term in content.terms}),
-            memory_bytes=0,
-            disk_bytes=0,
-        )
 
     async def probe(self) -> None:
         """See SearchIndex."""

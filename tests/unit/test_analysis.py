@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memos_server.memories.analysis import ANALYZER_VERSION, analyze, analyze_many, entities
+from memos_server.memories.analysis import ANALYZER_VERSION, analyze, entities
 
 UNTIMED = settings(deadline=None)
 """The first call pays for what is made once; a busy machine would fail it."""
@@ -67,10 +67,6 @@ def test_a_text_that_folding_makes_many_times_longer_is_cut() -> None:
     assert len(analyze("\ufdfa" * 87_000)) < 262_144 / 18 * 4
 
 
-def test_many_texts_are_analysed_as_one_each() -> None:
-    assert analyze_many(["two cats", "", "one dog"]) == [["two", "cat"], [], ["one", "dog"]]
-
-
 def test_the_version_is_pinned_with_the_terms() -> None:
     # Whoever changes what a text's terms are counts the version up: indexes on disk hold the old terms.
     assert ANALYZER_VERSION == 2
@@ -106,7 +102,7 @@ def test_terms_do_not_depend_on_case(text: str) -> None:
 
 def test_threads_analyse_alike() -> None:
     texts = [f"the {word}ing of {word}s number {number}" for number, word in enumerate(["paint", "walk", "index"] * 50)]
-    expected = analyze_many(texts)
+    expected = [analyze(text) for text in texts]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(analyze, texts)) == expected
 

@@ -58,7 +58,7 @@ async def test_a_snapshot_that_failed_is_tried_again_only_after_a_while(
     now = 1015.0
     monkeypatch.setattr(snapshot, "write", write)
     await apply(10)
-    assert (await index.stats(CUBE)).disk_bytes > 0
+    assert any((tmp_path / "index" / CUBE).iterdir())
     await index.close()
 
 

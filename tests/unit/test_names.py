@@ -103,9 +103,7 @@ def test_names_are_built() -> None:
     assert names.principal_name("p") == "principals/p"
 
 
-def test_a_name_is_shortened_to_its_cube_and_completed_again() -> None:
-    assert names.relative("cubes/x/memories/y") == "memories/y"
-    assert names.relative("cubes/x") == ""
+def test_a_name_within_a_cube_is_completed_and_its_cube_found() -> None:
     assert names.absolute("z", "memories/y") == "cubes/z/memories/y"
     assert names.absolute("z", "") == "cubes/z"
     assert names.cube_of("cubes/x/memories/y") == "x"
@@ -119,7 +117,7 @@ def test_a_wrong_name_is_refused_with_its_field_and_shape(bad: str) -> None:
     assert caught.value.violations[0].field == "memory.name"
     assert caught.value.violations[0].description == "must have the form cubes/{cube}/memories/{memory}"
     with pytest.raises(MipError, match="INVALID_NAME"):
-        names.relative(bad)
+        names.cube_of(bad)
 
 
 def test_a_commit_revision_beyond_int64_is_refused() -> None:
@@ -143,7 +141,7 @@ def test_what_is_built_is_taken_apart_again(id_: str, revision: int) -> None:
     assert names.parse_memory(names.memory_name(id_, id_)) == (id_, id_)
     assert names.parse_commit(names.commit_name(id_, revision)) == (id_, revision)
     name = names.memory_name(id_, id_)
-    assert names.absolute(id_, names.relative(name)) == name
+    assert names.absolute(names.cube_of(name), f"memories/{id_}") == name
 
 
 json_values = st.recursive(

@@ -28,7 +28,6 @@ from memos_server.vec_dbs.base import (
     IndexEntry,
     IndexQuery,
     IndexResult,
-    IndexStats,
     Not,
     Predicate,
     Some,
@@ -176,10 +175,6 @@ class SqliteIndex:
             cube = CubeTables(path, wait_for_disk=self._wait)
         self._cubes[cube_uid] = cube
         return cube
-
-    async def stats(self, cube_uid: str) -> IndexStats:
-        """Returns the size of the cube's index."""
-        return await self._read(cube_uid, CubeTables.stats)
 
     async def probe(self) -> None:
         """Tries whether the folder can be written to.

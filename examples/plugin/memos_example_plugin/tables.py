@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from memos_server.vec_dbs.base import OPEN, IndexBatch, IndexContent, IndexEntry, IndexQuery, IndexStats, IndexVersion
+from memos_server.vec_dbs.base import OPEN, IndexBatch, IndexContent, IndexEntry, IndexQuery, IndexVersion
 
 LAYOUT: Final = 1
 """The version of the tables (`user_version`); a file with another one is dropped and built anew."""
@@ -77,7 +77,6 @@ class CubeTables:
         Raises:
             sqlite3.DatabaseError: It is damaged or of another layout.
         """
-        self.path = path
         self.lock = threading.Lock()
         self.users = 0
         self.closed = False
@@ -243,19 +242,3 @@ class CubeTables:
             for uid, since, until, key, state, label, vector in rows
         ]
         return self.revision(), found
-
-    def stats(self) -> IndexStats:
-        """Returns how many rows there are, and the size of the files."""
-
-        def count(what: str) -> int:
-            return int(self._db.execute(f"SELECT count({what}").fetchone()[0])
-
-        files = [self.path, self.path.with_name(self.path.name + "-wal")]
-        return IndexStats(
-            versions=count("*) FROM versions"),
-            contents=count("*) FROM contents"),
-            vectors=count("vector) FROM contents"),
-            terms=count("DISTINCT term) FROM postings"),
-            memory_bytes=0,
-            disk_bytes=sum(file.stat().st_size for file in files if file.exists()),
-        )

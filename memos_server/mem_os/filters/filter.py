@@ -23,7 +23,6 @@ class Filter:
 
     Attributes:
         text: The filter as it was written.
-        pushes_all: True when the index answers the filter exactly: `pushdown` is true just when `matches` is.
     """
 
     def __init__(self, text: str, node: Node | None) -> None:
@@ -33,7 +32,6 @@ class Filter:
         self._test = compiled.test
         self._superset = compiled.superset
         self._fields = frozenset(_fields(node))
-        self.pushes_all = compiled.superset == compiled.subset
 
     def matches(self, memory: Memory) -> bool:
         """Returns whether a memory passes."""
@@ -45,7 +43,7 @@ class Filter:
 
     def pushdown(self) -> Predicate:
         """Returns a predicate over `facets_of`, `numbers_of`, times and state that is true for every memory that
-        matches, and for no other when `pushes_all`."""
+        matches, and for as few others as an index can tell apart."""
         return self._superset
 
     def __repr__(self) -> str:

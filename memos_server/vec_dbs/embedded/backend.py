@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from memos_server.telemetry.probing import try_folder
-from memos_server.vec_dbs.base import IndexBatch, IndexEntry, IndexQuery, IndexResult, IndexStats
+from memos_server.vec_dbs.base import IndexBatch, IndexEntry, IndexQuery, IndexResult
 from memos_server.vec_dbs.embedded import snapshot
 from memos_server.vec_dbs.embedded.cube_index import BatchRefusedError, CubeIndex
 from memos_server.vec_dbs.embedded.locks import ReadWriteLock
@@ -185,22 +185,6 @@ class EmbeddedIndex:
                     slot.gone = self._slots.pop(cube_uid, slot) is slot
 
         await self._run(work)
-
-    async def stats(self, cube_uid: str) -> IndexStats:
-        """Returns the size of the cube's index."""
-
-        def work() -> IndexStats:
-            with self._reading(cube_uid) as (slot, cube, _):
-                return IndexStats(
-                    versions=len(cube.versions.item),
-                    contents=len(cube.contents.ordinals),
-                    vectors=int(cube.contents.has_vector.values.sum()),
-                    terms=len(cube.terms),
-                    memory_bytes=cube.nbytes,
-                    disk_bytes=slot.saved.bytes,
-                )
-
-        return await self._run(work)
 
     async def probe(self) -> None:
         """See SearchIndex: whether a snapshot could be written."""

@@ -53,11 +53,9 @@ class Saved:
 
     Attributes:
         chunks: chunk number -> (stamp of the chunk when it was written, rows, file entry).
-        bytes: The size of all files.
     """
 
     chunks: dict[int, tuple[int, int, dict[str, Any]]] = field(default_factory=dict)
-    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,7 @@ def write(folder: Path, taken: Capture, saved: Saved) -> Saved:
     fsync_folder(folder)
     files = {MANIFEST, body["data"]["name"], *(chunk[2]["name"] for chunk in chunks.values())}
     _remove_others(folder, files)
-    return Saved(chunks, len(manifest) + body["data"]["size"] + sum(chunk[2]["size"] for chunk in chunks.values()))
+    return Saved(chunks)
 
 
 def read(folder: Path) -> tuple[CubeIndex, Saved] | None:
@@ -179,7 +177,7 @@ def read(folder: Path) -> tuple[CubeIndex, Saved] | None:
         data = _read_file(folder, body["data"])
         arrays = {name: _section(data, entry) for name, entry in body["arrays"].items()}
         cube = _build(body, arrays)
-        saved = Saved(bytes=len(manifest) + body["data"]["size"])
+        saved = Saved()
         _read_vectors(folder, body["vectors"], cube, saved)
     except FileNotFoundError as error:
         raise SnapshotDamagedError(f"the file {Path(error.filename).name} is missing") from error
@@ -258,7 +256,6 @@ def _read_vectors(folder: Path, entries: list[dict[str, Any]], cube: CubeIndex, 
         cube.vectors.chunks.append(chunk)
         cube.vectors.stamps.append(0)
         saved.chunks[number] = (0, rows, entry)
-        saved.bytes += entry["size"]
     embedded = np.flatnonzero(cube.contents.has_vector.values)
     if len(embedded) and int(embedded[-1]) >= len(entries) * CHUNK_ROWS:
         raise SnapshotDamagedError("vectors are missing")
