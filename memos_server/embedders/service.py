@@ -136,12 +136,13 @@ class _Lane:
         if rows.shape != (len(batch), self._embedder.dimension):
             yield batch, _no_vector()
             return
-        finite = np.isfinite(rows).all(axis=1)
-        if not finite.all():
-            # A text on which the model fails takes none down that it happens to share a batch with.
-            yield [task for task, well in zip(batch, finite, strict=True) if not well], _no_vector()
-            batch = [task for task, well in zip(batch, finite, strict=True) if well]
-        yield batch, list(rows[finite])
+        if np.isfinite(rows).all():
+            yield batch, list(rows)
+            return
+        # A text on which the model fails takes none down that it happens to share a batch with.
+        answers = [(task, row, bool(np.isfinite(row).all())) for task, row in zip(batch, rows, strict=True)]
+        yield [task for task, _, well in answers if not well], _no_vector()
+        yield [task for task, _, well in answers if well], [row for _, row, well in answers if well]
 
     def _take(self) -> list[_Task]:
         with self._changed:
