@@ -11,7 +11,7 @@ import yaml
 from google.protobuf import json_format
 
 from mip_conformance.contract import rpcs, suite_class
-from mip_conformance.expressions import evaluate, filled
+from mip_conformance.expressions import as_text, evaluate, filled
 from mip_conformance.limits import limits
 from mip_conformance.open_services import open_rpcs
 from mip_conformance.values import whole
@@ -161,7 +161,13 @@ def _checks_of(suite: Any, file: str) -> Iterator[Check]:
             if case.label:
                 label = filled(case.label, {"each": element})
             else:
-                label = element["rpc"] if isinstance(element, dict) else str(element)
+                label = (
+                    element["rpc"]
+                    if isinstance(element, dict)
+                    else element
+                    if isinstance(element, str)
+                    else as_text(element)
+                )
             yield Check(f"{suite.name}/{case.name}/{label}", *common, needed, case, element, file)
 
 

@@ -150,6 +150,11 @@ def _sha256(data: bytes | str) -> bytes:
     return hashlib.sha256(data.encode() if isinstance(data, str) else data).digest()
 
 
+def as_text(value: Any) -> str:
+    """Returns a value as JSON. Keys are sorted: the maps of expressions have another order in each process."""
+    return json.dumps(jsonable(value), ensure_ascii=False, sort_keys=True)
+
+
 FUNCTIONS: dict[str, Any] = {
     # Bytes.
     "sha256": _sha256,
@@ -187,7 +192,7 @@ FUNCTIONS: dict[str, Any] = {
     "lower": lambda text: text.lower(),
     "upper": lambda text: text.upper(),
     "json": json.loads,
-    "to_json": lambda value: json.dumps(jsonable(value), ensure_ascii=False),
+    "to_json": lambda value: as_text(value),
     "merged": lambda one, other: {**one, **other},
     "moved": _moved,
     # Ids.
@@ -284,7 +289,7 @@ def filled(template: Any, variables: Variables, functions: Mapping[str, Any] | N
             is_expression, text = pieces[0]
             return evaluate(text, variables, functions) if is_expression else text
         parts = [evaluate(text, variables, functions) if is_expression else text for is_expression, text in pieces]
-        return "".join(part if isinstance(part, str) else str(jsonable(part)) for part in parts)
+        return "".join(part if isinstance(part, str) else as_text(part) for part in parts)
     if isinstance(template, dict):
         out = {}
         for key, value in template.items():

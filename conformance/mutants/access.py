@@ -19,7 +19,15 @@ from memos_server.mem_os import access, commits, mutation, principals, render, s
 from memos_server.mem_os.access import CubeView
 
 _SECRETS = ("secrets*/*", "labels/*", "*secret*", "*hidden*", "*absent*", "grants*/*")
-_SHOWN = ("secrets*/*", "labels/*", "grants*/*", "*access/*", "absent-and-forbidden/*", "merging-unseen/*")
+_SHOWN = (
+    "secrets*/*",
+    "fork-access/*",
+    "labels/*",
+    "grants*/*",
+    "*access/*",
+    "absent-and-forbidden/*",
+    "merging-unseen/*",
+)
 _NOTHING_HIDDEN = ("GetCube", "VerifyCube", "GetSession", "ListSessions")
 """RPCs that read nothing with a label."""
 _TOKENS = ("tokens/*", "revocation/*", "principals/*")
@@ -209,6 +217,9 @@ def _sees_everything(rpc: str, *, streams: bool) -> Apply:
             name: (role, SENSITIVITY_SECRET) if name.count("/") < 2 else (role, level)
             for name, (role, level) in call.access.grants.items()
         }
+        if rpc.startswith("Purge"):
+            # What derives from the erased content stands in other cubes.
+            cubes["server"] = ROLE_ADMIN, SENSITIVITY_SECRET
         return replace(call, access=replace(call.access, grants=cubes))
 
     async def unary(original: Callable[..., Any], mos: Any, call: Any, request: Any) -> Any:

@@ -192,7 +192,7 @@ def _mask_star(patches: Patches) -> None:
     patches.wrap(updating, "mask_paths", populated)
 
 
-@mutant("limits-unchecked", "*limits/*", "*names/*", "*declarations/*")
+@mutant("limits-unchecked", "settled*/*", "*limits/*", "*names/*", "*declarations/*")
 def _limits_unchecked(patches: Patches) -> None:
     """No declared limit or grammar of a field is checked."""
     patches.set(endpoints, "validate", lambda request: None)
@@ -304,6 +304,8 @@ def _unknown_dropped(patches: Patches) -> None:
 
 @mutant(
     "tags-as-they-come",
+    "settled*/*",
+    "memory-content/*",
     "update-masks/*",
     "memor*/*",
     "reading-memories/*",

@@ -25,7 +25,15 @@ _NOT_FROM_OUTSIDE = {
     *("STORAGE_FULL", "TOKEN_NOT_FOUND", "UNKNOWN_PAYLOAD", "WATCH_TOO_SLOW"),
 }
 """Reasons that no caller brings about for certain: a disk, a clock or a fault of the server must help."""
-PERMISSION_CHECKS = ("permissions/*", "absent-and-forbidden/*", "grants*/*", "order-of-checks/*", "server-stats/*")
+PERMISSION_CHECKS = (
+    "permissions/*",
+    "absent-and-forbidden/*",
+    "grants*/*",
+    "order-of-checks/*",
+    "server-stats/*",
+    "audit/*",
+    "principals/*",
+)
 
 
 def _methods() -> list[Any]:

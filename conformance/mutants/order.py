@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +33,7 @@ def _mutations() -> Iterator[str]:
 
 @mutant("bounds-one-too-small", "*limits/*")
 def _bounds(patches: Patches) -> None:
-    """A text or bytes as long as its bound is refused."""
+    """A text, bytes or a list as long as its bound is refused."""
     original = endpoints.validate
 
     def validate(request: Message) -> None:
@@ -45,6 +46,8 @@ def _bounds(patches: Patches) -> None:
 def _refuse_full(message: Message, path: str) -> None:
     for descriptor, value in message.ListFields():
         limit: options_pb2.Limit = option(descriptor.GetOptions(), options_pb2.limit)
+        if limit.max_items and len(value) >= limit.max_items:
+            raise invalid_field(f"{path}{descriptor.name}", "has too many", "TOO_MANY_ITEMS")
         for item in value if descriptor.is_repeated else [value]:
             name = f"{path}{descriptor.name}"
             if isinstance(item, Message):
@@ -231,3 +234,83 @@ def _hidden_sources(patches: Patches) -> None:
         return await original(txn, seeing, *args)
 
     everywhere(patches, "inherited_sensitivity", original, inherited)
+
+
+@mutant("grant-on-one-memory-opens-nothing", *_PERMISSIONS)
+def _no_memory_grants(patches: Patches) -> None:
+    """Who has a grant on one memory may not call what is about that memory."""
+    original = access.permits
+
+    def permits(who: Any, permission: int, resource: str) -> bool:
+        of_cubes = {name: grant for name, grant in who.grants.items() if "/memories/" not in name}
+        seen = replace(who, grants=of_cubes) if "/memories/" in resource else who
+        return original(seen, permission, resource)
+
+    everywhere(patches, "permits", original, permits)
+
+
+@mutant("every-principal-reads", *_PERMISSIONS, "principals/*", "audit/*")
+def _all_read(patches: Patches) -> None:
+    """Every principal may read every cube."""
+    permits, view_of = access.permits, access.view_of
+
+    def permitted(who: Any, permission: int, resource: str) -> bool:
+        return permission == options_pb2.PERMISSION_READ or permits(who, permission, resource)
+
+    def view(who: Any, cube_id: str) -> Any:
+        seen = view_of(who, cube_id)
+        return seen if seen.rank else replace(seen, rank=1, level=SENSITIVITY_SECRET)
+
+    everywhere(patches, "permits", permits, permitted)
+    everywhere(patches, "view_of", view_of, view)
+
+
+@mutant("errors-with-content", "errors/*")
+def _content_told(patches: Patches) -> None:
+    """The message of an error repeats the request."""
+    asked: ContextVar[str] = ContextVar("asked", default="")
+    checked, fail = endpoints.Endpoint._checked, endpoints.Endpoint._fail
+
+    def remember(self: Any, raw: bytes) -> Message:
+        asked.set(raw.decode(errors="replace"))
+        return checked(self, raw)
+
+    async def told(self: Any, context: Any, call: Any, error: Exception) -> None:
+        if isinstance(error, MipError):
+            error.message = f"{error.message}: {asked.get()}"
+        await fail(self, context, call, error)
+
+    patches.set(endpoints.Endpoint, "_checked", remember)
+    patches.set(endpoints.Endpoint, "_fail", told)
+
+
+@mutant("unknown-enum-values-pass", "settled*/*", "*limits/*")
+def _enums(patches: Patches) -> None:
+    """A value that an enum does not have is taken for none."""
+    original = endpoints.validate
+
+    def validate(request: Message) -> None:
+        _without_unknown(request)
+        original(request)
+
+    patches.set(endpoints, "validate", validate)
+
+
+def _without_unknown(message: Message) -> None:
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for item in value if descriptor.is_repeated else [value]:
+                if isinstance(item, Message):
+                    _without_unknown(item)
+        elif descriptor.enum_type is None or descriptor.is_repeated:
+            continue
+        elif value not in descriptor.enum_type.values_by_number:
+            message.ClearField(descriptor.name)
+
+
+@mutant("vectors-outlive-their-text", "settled*/*", "update-masks/*", "search*/*")
+def _old_vectors(patches: Patches) -> None:
+    """A new text keeps the vector of the old one."""
+    from memos_server.mem_os import updating
+
+    patches.set(updating, "indexed_text", lambda types, memory: "")
