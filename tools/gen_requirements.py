@@ -2,7 +2,7 @@
 
     python tools/gen_requirements.py [--check]
 
-What is excluded from the suite, and which level a sentence belongs to, stands beside it in conformance/requirements/*.yaml.
+What is excluded, and which level a sentence belongs to, stands beside it in conformance/requirements/*.yaml.
 """
 
 from __future__ import annotations
