@@ -234,7 +234,7 @@ def _sees_everything(rpc: str, *, streams: bool) -> Apply:
 
 for _method in _methods():
     _rule = rule_of(_method)
-    if _method.name in ("PurgeCube", "PurgeMemories") or (
+    if _method.name == "PurgeMemories" or (
         _rule.permission == options_pb2.PERMISSION_READ and _method.name not in _NOTHING_HIDDEN
     ):
         _rpc = f"{_method.containing_service.name}.{_method.name}"

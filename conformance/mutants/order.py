@@ -308,9 +308,12 @@ def _without_unknown(message: Message) -> None:
             message.ClearField(descriptor.name)
 
 
-@mutant("vectors-outlive-their-text", "settled*/*", "update-masks/*", "search*/*")
-def _old_vectors(patches: Patches) -> None:
-    """A new text keeps the vector of the old one."""
-    from memos_server.mem_os import updating
+@mutant("vectors-from-nowhere", "settled*/*", "update-masks/*", "search*/*", "values/*")
+def _vectors_from_nowhere(patches: Patches) -> None:
+    """GetMemory shows a vector of a memory that has none, asked for or not."""
 
-    patches.set(updating, "indexed_text", lambda types, memory: "")
+    def invent(response: Any) -> None:
+        if not response.memory.vectors:
+            response.memory.vectors.add(model="nowhere", dtype=1, dimension=1, data=bytes(4))
+
+    after(patches, "GetMemory", invent)
