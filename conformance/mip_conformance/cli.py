@@ -87,7 +87,8 @@ def run(
         with _server(
             command, Target(target, token, tls or tls_ca is not None, tls_ca, client_cert, client_key)
         ) as server:
-            found = _run(server, level or [], only or [], known, jobs=jobs, keep=keep)
+            # A server that was started for the run ends with it, and with all that is in it.
+            found = _run(server, level or [], only or [], known, jobs=jobs, keep=keep or bool(command))
         write_reports(found, json_=json_, junit=junit, html=html, badge=badge)
     except SuiteError as error:
         _stop(WRONG_USE, f"The suite is broken: {error}")

@@ -22,18 +22,20 @@ class Mutant(NamedTuple):
         fault: What it does wrong, one sentence.
         apply: Puts the fault into the server.
         tries: Patterns of the checks that might find it, tried when kills.yaml is written; empty means all.
+        embeds: True for a server that embeds texts; the others do not, which starts faster.
     """
 
     name: str
     fault: str
     apply: Apply
     tries: tuple[str, ...] = ()
+    embeds: bool = False
 
 
 _MUTANTS: dict[str, Mutant] = {}
 
 
-def register(name: str, fault: str, apply: Apply, *tries: str) -> None:
+def register(name: str, fault: str, apply: Apply, *tries: str, embeds: bool = False) -> None:
     """Adds a mutant to the list.
 
     Raises:
@@ -41,14 +43,14 @@ def register(name: str, fault: str, apply: Apply, *tries: str) -> None:
     """
     if name in _MUTANTS:
         raise ValueError(f"two mutants are called {name}")
-    _MUTANTS[name] = Mutant(name, " ".join(fault.split()), apply, tries)
+    _MUTANTS[name] = Mutant(name, " ".join(fault.split()), apply, tries, embeds)
 
 
-def mutant(name: str, *tries: str) -> Callable[[Apply], Apply]:
+def mutant(name: str, *tries: str, embeds: bool = False) -> Callable[[Apply], Apply]:
     """Registers a function as a mutant; its docstring says what is wrong, `tries` where it might be found."""
 
     def add(apply: Apply) -> Apply:
-        register(name, apply.__doc__ or "", apply, *tries)
+        register(name, apply.__doc__ or "", apply, *tries, embeds=embeds)
         return apply
 
     return add

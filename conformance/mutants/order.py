@@ -15,10 +15,11 @@ from conformance.mutants.servers import Patches
 from memos_server._pb.mip.v1 import options_pb2
 from memos_server._pb.mip.v1.access_pb2 import ROLE_ADMIN
 from memos_server._pb.mip.v1.common_pb2 import SENSITIVITY_SECRET
+from memos_server._pb.mip.v1.server_service_pb2 import UNKNOWN_FIELDS_REFUSED
 from memos_server.api import endpoints, open_services
 from memos_server.api import server as api_server
 from memos_server.errors import MipError, invalid_field, option
-from memos_server.mem_os import access, sealing
+from memos_server.mem_os import access, sealing, searching
 
 _ORDER = ("order-of-checks/*", "errors/*", "*limits/*", "names/*")
 _PERMISSIONS = ("permissions/*", "grants*/*", "order-of-checks/*", "absent-and-forbidden/*")
@@ -317,3 +318,65 @@ def _vectors_from_nowhere(patches: Patches) -> None:
             response.memory.vectors.add(model="nowhere", dtype=1, dimension=1, data=bytes(4))
 
     after(patches, "GetMemory", invent)
+
+
+@mutant("works-more-than-it-declares", "declarations/*", "search-hybrid/*", "search-requests/*")
+def _declares_less(patches: Patches) -> None:
+    """What GetCapabilities leaves out works all the same: services and levels, modes of search, the past, payloads."""
+
+    def change(response: Any) -> None:
+        kept = [
+            name for name in response.services if name.endswith((".ServerService", ".CubeService", ".MemoryService"))
+        ]
+        del response.services[:]
+        response.services.extend(kept)
+        del response.levels[:]
+        response.levels.append("core")
+        del response.features[:]
+        del response.payloads[:]
+        response.payloads.append("plaintext")
+        response.unknown_fields = UNKNOWN_FIELDS_REFUSED
+
+    after(patches, "GetCapabilities", change)
+
+
+@mutant("hybrid-search-by-words-alone", "search-hybrid/*", embeds=True)
+def _by_words(patches: Patches) -> None:
+    """A hybrid search does not embed its query, and does not say so."""
+
+    async def nothing(*args: Any) -> None:
+        return None
+
+    patches.set(searching, "_vectors", nothing)
+
+
+@mutant("declares-nothing-and-works", "declarations/*")
+def _declares_nothing(patches: Patches) -> None:
+    """GetCapabilities declares no service and no level, and everything works."""
+
+    def change(response: Any) -> None:
+        del response.services[:]
+        del response.levels[:]
+
+    after(patches, "GetCapabilities", change)
+
+
+@mutant("declares-a-bound-that-it-does-not-keep", "bulk-add/*")
+def _declares_bound(patches: Patches) -> None:
+    """A stream may hold more memories than GetCapabilities declares."""
+
+    def change(response: Any) -> None:
+        response.limits.max_bulk_memories = 1000
+
+    after(patches, "GetCapabilities", change)
+
+
+@mutant("secret-found-by-its-meaning", "secrets/*", embeds=True)
+def _found_by_meaning(patches: Patches) -> None:
+    """A search by words on a server that embeds shows memories above the caller's level."""
+
+    async def cleared(original: Callable[..., Any], mos: Any, call: Any, request: Any) -> Any:
+        grants = {name: (role, SENSITIVITY_SECRET) for name, (role, _) in call.access.grants.items()}
+        return await original(mos, replace(call, access=replace(call.access, grants=grants)), request)
+
+    use_case(patches, "SearchMemories", cleared)

@@ -100,7 +100,7 @@ class _Plan:
         """
         self._exercised = exercised
         self._occurs = occurs
-        self._musts = set(must_checks()).intersection(exercised)
+        self._musts = set(must_checks())
         self.found: dict[str, list[str]] = {}
         self.survived: dict[str, int] = {}
 
@@ -115,7 +115,8 @@ class _Plan:
             wanted = {check.name for check in chosen(mutant.tries)}
             if member:
                 wanted &= self._occurs[member]
-            return [name for name in self._exercised if name in wanted]
+            # Also those that do not apply to the server without a fault: a fault may be what it declares.
+            return sorted(wanted)
         if not member:
             return list(self._exercised)
         judged = self.judged()
@@ -144,7 +145,7 @@ class _Plan:
         left = sorted(self._musts - self.judged())
         plan: dict[str, list[str]] = defaultdict(list)
         for name in left:
-            rpcs = [rpc for rpc in traces[name] if f"empty-answer/{rpc}" in all_mutants()]
+            rpcs = [rpc for rpc in traces.get(name, ()) if f"empty-answer/{rpc}" in all_mutants()]
             if rpcs:
                 rarest = min(rpcs, key=lambda rpc: (len(self._occurs[rpc]), rpc))
                 plan[f"empty-answer/{rarest}"].append(name)

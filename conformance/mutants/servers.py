@@ -27,6 +27,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+EMBEDDING: dict[str, Any] = {"embedder": {"backend": "minilm"}, "embedding": {"default_model": "all-MiniLM-L6-v2"}}
+"""Settings of a server that embeds texts."""
+
+
 class Patches:
     """What a fault changes in the server, undone when the mutant ends."""
 

@@ -21,7 +21,7 @@ from mip_conformance.target import TargetError
 from mip_conformance.verdicts import Result, severity
 
 from conformance.mutants.faults import Mutant, all_mutants
-from conformance.mutants.servers import reference_server
+from conformance.mutants.servers import EMBEDDING, reference_server
 
 KILLS = Path(__file__).parent / "kills.yaml"
 _DEADLINE_S = 10.0
@@ -61,7 +61,8 @@ def run_checks(mutant: Mutant | None, checks: Sequence[Check]) -> list[Result]:
     """
     if mutant is not None:
         client_module.DEADLINE_S = story_module.DEADLINE_S = _DEADLINE_S
-    with reference_server(mutant.apply if mutant else None) as target:
+    settings = EMBEDDING if mutant is not None and mutant.embeds else {}
+    with reference_server(mutant.apply if mutant else None, **settings) as target:
         client = target.connect()
         try:
             capabilities = capabilities_of(client)
