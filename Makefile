@@ -39,7 +39,7 @@ test: .venv/.setup-test ## Run the tests (at most 8 minutes; needs Python alone)
 .PHONY: test-all
 test-all: .venv/.setup-test ## Run the tests, the long ones too, and every mutant against the whole conformance suite (hours)
 	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
-	@PYTHONPATH=. $(BIN)/python -m conformance.mutants.run --all
+	@$(BIN)/python -m conformance.mutants.run --all
 
 .PHONY: conformance
 conformance: .venv/.setup-dev ## Run the conformance suite on the reference server and the Go server, and judge it by its mutants

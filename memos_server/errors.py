@@ -88,3 +88,8 @@ class MipError(Exception):
 def invalid_field(field: str, description: str, reason: str = "INVALID_FIELD") -> MipError:
     """Returns the INVALID_ARGUMENT error that names one request field."""
     return MipError(reason, f"{field}: {description}", violations=[FieldViolation(field, description)])
+
+
+def too_many(limit: int, count: int) -> str:
+    """Returns what is wrong with a list of more elements than its limit; the reason is TOO_MANY_ITEMS."""
+    return f"holds {count} elements; at most {limit} are permitted"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from google.protobuf import json_format
 
-from mip_conformance.contract import rpcs, suite_class
+from mip_conformance.contract import described_rpcs, rpcs, suite_class
 from mip_conformance.expressions import as_text, evaluate, filled
 from mip_conformance.limits import limits
 from mip_conformance.open_services import open_rpcs
@@ -144,11 +144,14 @@ def _needed(case: Any, file: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+@cache
+def _described() -> Mapping[str, Any]:
+    """Returns what the `each` of a case sees."""
+    return {"rpcs": described_rpcs(), "limits": [limit.described() for limit in limits()]}
+
+
 def _checks_of(suite: Any, file: str) -> Iterator[Check]:
-    described = {
-        "rpcs": [rpc.described() for rpc in rpcs().values()],
-        "limits": [limit.described() for limit in limits()],
-    }
+    described = _described()
     for case in suite.cases:
         if not case.steps or not case.requirements:
             raise SuiteError(f"{file}: {case.name}: a case needs steps and requirements")

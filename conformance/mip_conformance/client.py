@@ -242,6 +242,8 @@ class Client:
         """
         self.address = address
         self.credentials = credentials
+        self.deadline = DEADLINE_S
+        """Seconds that a call may take which has no other deadline."""
         # Several connections, as several clients have; the option keeps grpc from sharing one among channels.
         # Typed as anything: the stubs demand serializers, without which a call takes and gives bytes.
         self._channels: list[Any] = [self._channel(number) for number in range(4)]
@@ -274,7 +276,7 @@ class Client:
         metadata: Sequence[tuple[str, str]],
         trace: Trace,
         *,
-        deadline: float = DEADLINE_S,
+        deadline: float = 0.0,
         abandoned: bool = False,
         enough: Callable[[list[dict[str, Any]]], bool] | None = None,
     ) -> Answer:
@@ -285,12 +287,13 @@ class Client:
             requests: The request, or those of the client's stream, serialized.
             metadata: What goes with it.
             trace: Where to note what happened.
-            deadline: Seconds.
+            deadline: Seconds; 0 means the client's own.
             abandoned: Cancel a client's stream after its frames.
             enough: For a stream from the server: tells when to cancel it; None reads to the end.
         """
         answer = Answer()
         began = time.perf_counter()
+        deadline = deadline or self.deadline
         try:
             if rpc.server_streaming:
                 self._read_stream(rpc, requests[0], metadata, trace, deadline, enough, answer)

@@ -165,6 +165,12 @@ def _rpc(method: MethodDescriptor) -> Rpc:
 
 
 @cache
+def described_rpcs() -> list[dict[str, Any]]:
+    """Returns what expressions see as `rpcs`."""
+    return [rpc.described() for rpc in rpcs().values()]
+
+
+@cache
 def levels() -> tuple[str, ...]:
     """Returns the levels in the order of the contract."""
     values = pool().FindEnumTypeByName("mip.v1.Level").values

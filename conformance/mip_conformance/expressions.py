@@ -220,11 +220,10 @@ def evaluate(expression: str, variables: Variables, functions: Mapping[str, Any]
         ExpressionError: It does not parse, or names what is not there.
     """
     context = cel.Context()
-    for name, function in FUNCTIONS.items():
-        context.add_function(name, function)
-    for name, function in (functions or {}).items():
-        context.add_function(name, function)
+    known = {**FUNCTIONS, **functions} if functions else FUNCTIONS
     for name in _names(expression):
+        if name in known:
+            context.add_function(name, known[name])
         if name in variables:
             context.add_variable(name, variables[name])
     try:
@@ -237,7 +236,7 @@ def evaluate(expression: str, variables: Variables, functions: Mapping[str, Any]
 
 @lru_cache(maxsize=4096)
 def _names(expression: str) -> frozenset[str]:
-    """Returns the words of an expression: of all variables, only those that it may name are handed to it."""
+    """Returns the words of an expression: of functions and variables, only those that it may name are handed to it."""
     return frozenset(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", expression))
 
 

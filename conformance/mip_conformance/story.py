@@ -12,8 +12,8 @@ from typing import Any
 from google.protobuf import json_format
 
 from mip_conformance.cases import Check, request_of, samples
-from mip_conformance.client import DEADLINE_S, Answer, Client, Stream, Trace, shown
-from mip_conformance.contract import Rpc, reasons, rpcs
+from mip_conformance.client import Answer, Client, Stream, Trace, shown
+from mip_conformance.contract import Rpc, described_rpcs, reasons, rpcs
 from mip_conformance.expressions import ExpressionError, evaluate, filled
 from mip_conformance.limits import violating
 from mip_conformance.matching import difference
@@ -60,7 +60,7 @@ class Story:
         self._base: dict[str, Any] = {
             "run": run,
             "capabilities": capabilities,
-            "rpcs": [rpc.described() for rpc in rpcs().values()],
+            "rpcs": described_rpcs(),
             "each": check.each,
         }
         self._functions: dict[str, Callable[..., Any]] = {
@@ -171,7 +171,7 @@ class Story:
             raw,
             self._metadata(as_, metadata or {}),
             trace,
-            deadline=deadline or DEADLINE_S,
+            deadline=deadline,
             abandoned=abandoned,
             enough=enough,
         )

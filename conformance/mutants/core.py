@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conformance.mutants.faults import after, before, everywhere, memories_in, mutant, use_case
+from conformance.mutants.faults import after, before, everywhere, memories_in, mutant, turned, use_case
 from conformance.mutants.servers import Patches
 from memos_server._pb.mip.v1.memory_service_pb2 import DeleteMemoriesRequest, PurgeMemoriesResponse
 from memos_server.api import endpoints, page_tokens, status
@@ -422,13 +422,7 @@ def _purged_cube_back(patches: Patches) -> None:
 @mutant("batch-loses-its-order", "memor*/*", "reading-memories/*", "*batch*")
 def _batch_order(patches: Patches) -> None:
     """BatchGetMemories returns the memories in another order than they were named in."""
-
-    def turn(response: Any) -> None:
-        found = list(response.memories)[::-1]
-        del response.memories[:]
-        response.memories.extend(found)
-
-    after(patches, "BatchGetMemories", turn)
+    turned(patches, "BatchGetMemories", "memories")
 
 
 @mutant(

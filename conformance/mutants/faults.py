@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
@@ -59,7 +59,7 @@ def mutant(name: str, *tries: str, embeds: bool = False) -> Callable[[Apply], Ap
 def all_mutants() -> dict[str, Mutant]:
     """Returns every mutant by its name."""
     # Importing them registers them.
-    from conformance.mutants import access, core, families, history, order, searching, streams  # noqa: F401
+    from conformance.mutants import access, core, families, history, order, rewinding, searching, streams  # noqa: F401
 
     return dict(_MUTANTS)
 
@@ -102,6 +102,23 @@ def before(patches: Patches, rpc: str, change: Callable[[Any], None]) -> None:
         return await original(mos, call, request, *rest)
 
     use_case(patches, rpc, changed)
+
+
+def turned(patches: Patches, rpc: str, field: str) -> None:
+    """Turns the order of a list in the response of an RPC around."""
+
+    def turn(response: Any) -> None:
+        items = getattr(response, field)
+        found = list(items)[::-1]
+        del items[:]
+        items.extend(found)
+
+    after(patches, rpc, turn)
+
+
+def commits_in(response: Any) -> Sequence[Any]:
+    """Returns the commits of a response that has one, or a list of them."""
+    return response.commits if "commits" in response.DESCRIPTOR.fields_by_name else [response.commit]
 
 
 def everywhere(patches: Patches, name: str, original: Any, replacement: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from conformance.mutants.faults import after, before, mutant, use_case
+from conformance.mutants.faults import after, before, mutant, turned, use_case
 from conformance.mutants.servers import Patches
 from memos_server.errors import MipError
 from memos_server.mem_os import embedding, filters, relations, searching
@@ -289,13 +289,7 @@ def _every_memory(patches: Patches) -> None:
 @mutant("relations-newest-first", *_GRAPH)
 def _newest_first(patches: Patches) -> None:
     """ListRelations returns the newest relation of a page first."""
-
-    def turn(response: Any) -> None:
-        found = list(response.relations)[::-1]
-        del response.relations[:]
-        response.relations.extend(found)
-
-    after(patches, "ListRelations", turn)
+    turned(patches, "ListRelations", "relations")
 
 
 @mutant("relations-of-deleted-memories", *_GRAPH, "purg*/*", "deleting/*", "deleted-cubes*/*")
@@ -333,13 +327,7 @@ def _without_limit(patches: Patches) -> None:
 @mutant("walk-farthest-first", *_GRAPH)
 def _farthest_first(patches: Patches) -> None:
     """Traverse returns what is farthest first."""
-
-    def turn(response: Any) -> None:
-        found = list(response.visits)[::-1]
-        del response.visits[:]
-        response.visits.extend(found)
-
-    after(patches, "Traverse", turn)
+    turned(patches, "Traverse", "visits")
 
 
 @mutant("walk-without-its-way", *_GRAPH)

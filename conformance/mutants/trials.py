@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from mip_conformance import client as client_module
-from mip_conformance import story as story_module
 from mip_conformance.cases import Check, all_checks
 from mip_conformance.contract import levels
 from mip_conformance.requirements import all_requirements
@@ -59,11 +57,11 @@ def run_checks(mutant: Mutant | None, checks: Sequence[Check]) -> list[Result]:
     Raises:
         TargetError: The fault keeps GetCapabilities from answering.
     """
-    if mutant is not None:
-        client_module.DEADLINE_S = story_module.DEADLINE_S = _DEADLINE_S
     settings = EMBEDDING if mutant is not None and mutant.embeds else {}
     with reference_server(mutant.apply if mutant else None, **settings) as target:
         client = target.connect()
+        if mutant is not None:
+            client.deadline = _DEADLINE_S
         try:
             capabilities = capabilities_of(client)
             runner = Runner(target, client, capabilities, all_requirements())

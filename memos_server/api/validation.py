@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from memos_server import json_text
 from memos_server._pb.mip.v1 import options_pb2
-from memos_server.errors import FieldViolation, MipError
+from memos_server.errors import FieldViolation, MipError, too_many
 from memos_server.names import GRAMMARS, matches
 
 MAX_VIOLATIONS: Final = 20
@@ -152,7 +152,7 @@ def _field_check(field: FieldDescriptor, in_content: bool) -> _FieldCheck | None
 
     def check_each(values: Any, found: list[_Found]) -> None:
         if max_items and len(values) > max_items:
-            _report(found, name, too_many(max_items, len(values)))
+            _report(found, name, _Fault("TOO_MANY_ITEMS", too_many(max_items, len(values))))
             return
         if value_check is None:
             return
@@ -162,11 +162,6 @@ def _field_check(field: FieldDescriptor, in_content: bool) -> _FieldCheck | None
                 _report(found, f"{name}[{index}]", fault)
 
     return check_each
-
-
-def too_many(limit: int, count: int) -> _Fault:
-    """Returns what is wrong with a repeated field of more elements than its limit."""
-    return _Fault("TOO_MANY_ITEMS", f"holds {count} elements; at most {limit} are permitted")
 
 
 def _message_field_check(field: FieldDescriptor, in_content: bool) -> _FieldCheck:
@@ -197,7 +192,7 @@ def _message_field_check(field: FieldDescriptor, in_content: bool) -> _FieldChec
 
     def check_each(values: Any, found: list[_Found]) -> None:
         if max_items and len(values) > max_items:
-            _report(found, name, too_many(max_items, len(values)))
+            _report(found, name, _Fault("TOO_MANY_ITEMS", too_many(max_items, len(values))))
             return
         for index, value in enumerate(values):
             before = len(found)

@@ -19,8 +19,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 from memos_server._pb.mip.v1 import options_pb2
-from memos_server.api.validation import too_many
-from memos_server.errors import FieldViolation, MipError, option
+from memos_server.errors import invalid_field, option, too_many
 
 MAX_MESSAGES: Final = 400_000
 """The most messages within one request. Twice of what fits the declared limits: 1,000 memories with 64 each of labels,
@@ -82,18 +81,13 @@ def _walk(descriptor: Descriptor, raw: bytes) -> None:
             field = outline.fields[set_field.number]
             count = len(pieces)
             if field.max_items and count > field.max_items:
-                fault = too_many(field.max_items, count)
-                at = f"{path}{field.name}"
-                raise MipError(
-                    fault.reason, f"{at}: {fault.description}", violations=[FieldViolation(at, fault.description)]
-                )
+                raise invalid_field(f"{path}{field.name}", too_many(field.max_items, count), "TOO_MANY_ITEMS")
             if field.message is None:
                 continue
             messages += count
             if messages > MAX_MESSAGES:
                 text = f"holds more than {MAX_MESSAGES} messages"
-                at = f"{path}{field.name}"
-                raise MipError("TOO_MANY_ITEMS", f"{at}: {text}", violations=[FieldViolation(at, text)])
+                raise invalid_field(f"{path}{field.name}", text, "TOO_MANY_ITEMS")
             if not field.below or depth >= _DEPTH:
                 continue
             if field.repeated:

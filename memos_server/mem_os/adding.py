@@ -9,7 +9,7 @@ from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED
 from memos_server._pb.mip.v1.cube_pb2 import CubeContent
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_ACTIVE, Memory
 from memos_server._pb.mip.v1.memory_service_pb2 import AddMemoriesRequest, AddMemoriesResponse
-from memos_server.errors import invalid_field
+from memos_server.errors import invalid_field, too_many
 from memos_server.graph_dbs.base import OPEN, CommitRow, CubeRow, Kind, NewContent, NewVersion, Reader, Version, Writer
 from memos_server.mem_cube.changes import added, seal
 from memos_server.mem_cube.commitments import new_salts
@@ -31,13 +31,13 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     # who added to a cube that was deleted since.
     embeds = any(not memory.vectors for memory in request.memories)
     limit = mos.settings.limits.max_batch_memories
-    too_many = len(request.memories) > limit
+    over_limit = len(request.memories) > limit
 
     async def before(txn: Reader) -> tuple[CubeRow, bool]:
         cube = await existing_cube(txn, cube_id, deleted=True)
         gone = cube.settings.state != MEMORY_STATE_ACTIVE
         known = None
-        if embeds or gone or too_many:
+        if embeds or gone or over_limit:
             known = await replayed(txn, call, request.parent, original, request.request_id)
         return cube if known is not None else in_use(cube), known is not None
 
@@ -45,9 +45,8 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
     settings = CubeContent.FromString(cube.settings.payload)
     drafts: list[Draft] = []
     if not is_replay:
-        if too_many:
-            text = f"holds {len(request.memories)} elements; at most {limit} are permitted"
-            raise invalid_field("memories", text, "TOO_MANY_ITEMS")
+        if over_limit:
+            raise invalid_field("memories", too_many(limit, len(request.memories)), "TOO_MANY_ITEMS")
         drafts = await drafts_of(mos, cube_id, settings, request.memories, "memories", set())
 
     async def work(txn: Writer) -> Outcome[AddMemoriesResponse]:

@@ -37,7 +37,7 @@ from memos_server._pb.mip.v1.memory_service_pb2 import (
     SearchMemoriesResponse,
     StaleCube,
 )
-from memos_server.errors import MipError, invalid_field
+from memos_server.errors import MipError, invalid_field, too_many
 from memos_server.graph_dbs.base import CubeRow, Reader, Version
 from memos_server.mem_os import filters
 from memos_server.mem_os.candidates import Channel, Ranked, Scope
@@ -101,8 +101,7 @@ async def search_memories(mos: Mos, call: Call, request: SearchMemoriesRequest) 
 
 def _check(request: SearchMemoriesRequest, max_cubes: int) -> None:
     if len(request.cubes) > max_cubes:
-        text = f"holds {len(request.cubes)} elements; at most {max_cubes} are permitted"
-        raise invalid_field("cubes", text, "TOO_MANY_ITEMS")
+        raise invalid_field("cubes", too_many(max_cubes, len(request.cubes)), "TOO_MANY_ITEMS")
     if len(set(request.cubes)) != len(request.cubes):
         raise invalid_field("cubes", "names a cube twice")
     as_of = bool(request.as_of_revision) + request.HasField("as_of_time")

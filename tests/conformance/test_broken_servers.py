@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
-from mip_conformance import running, story
+from mip_conformance import client, running
 from mip_conformance.contract import message_class
 from mip_conformance.reports.junit import junit_of
 from mip_conformance.reports.page import page_of
@@ -147,7 +147,7 @@ def test_garbage_on_the_wire_is_shown_as_bytes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(story, "DEADLINE_S", 0.3)
+    monkeypatch.setattr(client, "DEADLINE_S", 0.3)
 
 
 @pytest.mark.usefixtures("_short_deadline")
