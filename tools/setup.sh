@@ -11,8 +11,8 @@ uv_version=0.13.8
 purpose=${1:?demo, test or dev}
 case $purpose in
   demo) groups=(--group weights) ;;
-  test) groups=(--extra telemetry --group weights --group test) ;;
-  dev) groups=(--extra telemetry --group dev --group bench) ;;
+  test) groups=(--extra telemetry --extra engines --group weights --group test) ;;
+  dev) groups=(--extra telemetry --extra engines --group dev --group bench) ;;
   *) echo "setup: unknown purpose '$purpose'; choose demo, test or dev" >&2; exit 2 ;;
 esac
 
