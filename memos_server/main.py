@@ -169,10 +169,10 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     return Running(address, mos, folder)
 
 
-async def _opened(backend: SearchIndex, what: str) -> None:
-    """Opens a backend, whose errors may be those of any library."""
+async def _opened(backend: SearchIndex, version: str, what: str) -> None:
+    """Opens an index, whose errors may be those of any library."""
     try:
-        await backend.open()
+        await backend.open(version)
     except (SetupError, MipError, OSError):
         raise
     except Exception as error:
@@ -195,20 +195,17 @@ async def _parts(
     types = MemoryTypes.installed()
     index = load_backend("memos.vec_dbs", settings.index.backend, data, port=SearchIndex, **settings.index.config)
     index_version = indexing.version_of(types, settings.index.backend)
-    anew = folder.index_version() != index_version
-    if anew:
+    if folder.index_version() != index_version:
         folder.clear_index()
+        folder.set_index_version(index_version)
     # First, so that what a failed start has opened is closed.
     stack.push_async_callback(index.close)
-    await _opened(index, f"index backend {settings.index.backend!r}")
+    await _opened(index, index_version, f"index backend {settings.index.backend!r}")
     blob_config = {"max_blob_bytes": settings.limits.max_blob_bytes, **settings.blobs.config}
     blobs = load_backend("memos.blob_stores", settings.blobs.backend, data, port=BlobStore, **blob_config)
     await blobs.open()
     stack.push_async_callback(blobs.close)
     keeper = IndexKeeper(store, index, types, wait_s=settings.search.index_wait_s)
-    if anew:
-        await keeper.drop_all()
-        folder.set_index_version(index_version)
     stack.push_async_callback(keeper.close)
     # Loading 90 MB of weights takes longer than anybody should wait for the loop.
     model, missing = await asyncio.get_running_loop().run_in_executor(None, load_embedder, settings)

@@ -101,18 +101,6 @@ class IndexKeeper:
         self._failed: dict[str, float] = {}
         self._closing = False
 
-    async def drop_all(self) -> None:
-        """Drops all indexes; searches make them anew from the log."""
-
-        async def cubes(txn: Reader, after: int) -> Sequence[CubeRow]:
-            return await txn.cubes(after, _STEP)
-
-        after = 0
-        while rows := await self._store.read(partial(cubes, after=after)):
-            after = rows[-1].key
-            for cube in rows:
-                await self._index.drop(cube.uid)
-
     async def close(self) -> None:
         """Ends the running tasks; what they did not finish is replayed at the next start."""
         self._closing = True

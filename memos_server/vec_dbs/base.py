@@ -26,8 +26,10 @@ A backend is a class that is made by `Class(data_dir, **config)`: the data folde
 `index.config` in the settings. It opens nothing before `open`; TypeError and ValueError tell the operator that a
 setting is wrong. What it keeps on this machine lies in `data_dir/index/`, readable by its user alone (folders 0700), in
 files that are not named `VERSION`. That folder is derived and the server empties it before `open`: when the settings
-name another backend, when a package with memory types comes, goes or changes, and when what is indexed does. Cube uids
-are canonical UUID text, safe as names of files.
+name another backend, when a package with memory types comes, goes or changes, and when what is indexed does. A backend
+that keeps anything elsewhere gets the version of what is indexed with `open`, and uses nothing that was written under
+another one: servers of two versions may share it while one takes over from the other. Cube uids are canonical UUID
+text, safe as names of files.
 
 The suite `tests/ports/test_vec_dbs.py` is this contract as tests, `tests/ports/naive_index.py` the same as plain code.
 """
@@ -276,9 +278,13 @@ class SearchIndex(Protocol):
 
     name: str
 
-    async def open(self) -> None:
+    async def open(self, version: str) -> None:
         """Prepares the backend. What of a cube is damaged is dropped, here or when it is first used, so that its
         `indexed_revision` is 0 again and the server fills it anew.
+
+        Args:
+            version: Of what is indexed, at most 64 printable ASCII characters. What a backend keeps outside the data
+                folder under another version is not used.
 
         Raises:
             SetupError: (`memos_server.configs.errors`) It cannot be used, and the server does not start.

@@ -63,7 +63,7 @@ class NaiveIndex:
         self.contents_by_key: dict[str, dict[bytes, IndexContent]] = {}
         self.entries_of: dict[str, list[Entry]] = {}
 
-    async def open(self) -> None:
+    async def open(self, version: str = "") -> None:
         pass
 
     async def close(self) -> None:

@@ -76,8 +76,11 @@ class SqliteIndex:
         self._empty = CubeTables(Path(":memory:"), wait_for_disk=False)
         self._lock = threading.Lock()
 
-    async def open(self) -> None:
-        """Makes the folder. A cube's file is opened when it is first used; a damaged one is dropped then."""
+    async def open(self, version: str = "") -> None:
+        """Makes the folder. A cube's file is opened when it is first used; a damaged one is dropped then. Everything
+        lies in the data folder, where the server removes what is of another version.
+        """
+        del version
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
 
     async def close(self) -> None:
@@ -156,6 +159,14 @@ class SqliteIndex:
             finally:
                 with self._lock:
                     cube.users -= 1
+                    # Those that were used at once may be more than stay open.
+                    self._close_unused(self._most)
+
+    def _close_unused(self, most: int) -> None:
+        """Closes the files that nobody uses, those unused for longest first, until `most` are open; the lock held."""
+        surplus = max(len(self._cubes) - most, 0)
+        for unused in [uid for uid, cube in self._cubes.items() if not cube.users][:surplus]:
+            self._cubes.pop(unused).close()
 
     def _opened(self, cube_uid: str, *, make: bool) -> CubeTables:
         """Returns a cube's tables, the lock held."""
@@ -165,8 +176,7 @@ class SqliteIndex:
         path = self._path(cube_uid)
         if not make and not path.exists():
             return self._empty
-        for unused in [uid for uid, cube in self._cubes.items() if not cube.users][: len(self._cubes) + 1 - self._most]:
-            self._cubes.pop(unused).close()
+        self._close_unused(self._most - 1)
         try:
             cube = CubeTables(path, wait_for_disk=self._wait)
         except sqlite3.DatabaseError as error:

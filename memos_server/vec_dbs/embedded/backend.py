@@ -112,8 +112,11 @@ class EmbeddedIndex:
         self._workers: ThreadPoolExecutor | None = None
         self._saver: ThreadPoolExecutor | None = None
 
-    async def open(self) -> None:
-        """Makes the folder and starts the threads. A cube's files are read when it is first used."""
+    async def open(self, version: str = "") -> None:
+        """Makes the folder and starts the threads. A cube's files are read when it is first used; those of another
+        version of what is indexed the server has removed.
+        """
+        del version
         self._workers = ThreadPoolExecutor(self._config.threads, thread_name_prefix="memos-index")
         self._saver = ThreadPoolExecutor(1, thread_name_prefix="memos-index-save")
         await self._run(lambda: self._root.mkdir(mode=0o700, parents=True, exist_ok=True))
