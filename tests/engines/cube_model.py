@@ -17,7 +17,7 @@ from tests.engines.linearizability import Operation
 ACTIVE: Final = "ACTIVE"
 ARCHIVED: Final = "ARCHIVED"
 DELETED: Final = "DELETED"
-_MAY_ARCHIVE: Final = frozenset({ACTIVE})
+_MAY_ARCHIVE: Final = frozenset({ACTIVE, DELETED})
 
 
 class Held(NamedTuple):
@@ -114,7 +114,7 @@ class Refused:
 class Value:
     """What a read found: a revision, a memory (None when there is none), or memories by id."""
 
-    found: int | Held | None | frozenset[tuple[str, Held]]
+    found: int | Held | frozenset[tuple[str, Held]] | None
 
 
 Answer: TypeAlias = Done | Refused | Value
@@ -215,7 +215,7 @@ class CubeModel:
         """Starts from an empty cube.
 
         Args:
-            operations: The history. Which revisions its answers name says where an open write can not have taken effect.
+            operations: The history. An open write cannot have taken effect as a revision that an answer names.
             start: The revision of the empty cube.
         """
         self._start = start

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from tests.engines.cube_model import Answer, Call, CubeModel, Done, changes
 from tests.engines.linearizability import Operation, Verdict, check
@@ -85,7 +86,7 @@ _NEVER = 1 << 62
 
 
 def resolved(operations: Iterable[Operation], log: Sequence[LogEntry]) -> list[Operation]:
-    """Returns the history in which open writes have the revision that the log shows; those that it does not are left out.
+    """Returns the history with the revisions that the log shows of open writes, without those that it does not show.
 
     Args:
         operations: The history.
@@ -112,14 +113,16 @@ def log_problems(operations: Sequence[Operation], log: Sequence[LogEntry], *, st
     wrong = []
     if [entry.revision for entry in log] != list(range(1, len(log) + 1)):
         wrong.append(f"the log's revisions are not 1 to {len(log)}")
-    for before, after in zip(log, log[1:], strict=False):
+    for before, after in pairwise(log):
         if after.parent_digest != before.digest:
             wrong.append(f"commit {after.revision} does not continue commit {before.revision}")
     writes = [operation for operation in operations if changes(operation.call)]
     asked = {operation.request_id for operation in writes}
-    for entry in log[start:]:
-        if entry.request_id not in asked:
-            wrong.append(f"nobody asked for commit {entry.revision} ({entry.request_id or 'without request_id'})")
+    wrong += [
+        f"nobody asked for commit {entry.revision} ({entry.request_id or 'without request_id'})"
+        for entry in log[start:]
+        if entry.request_id not in asked
+    ]
     for request_id, count in Counter(entry.request_id for entry in log[start:]).items():
         if count > 1:
             wrong.append(f"request {request_id} took effect {count} times")

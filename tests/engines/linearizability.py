@@ -1,15 +1,15 @@
-"""Is a history of concurrent operations linearizable? The search of Wing and Gong, with Lowe's memory of what was tried.
+"""Is a history of concurrent operations linearizable? The search of Wing and Gong, with the memory of Lowe's.
 
 A history is linearizable when every operation can be given one moment between its beginning and its end so that, taken
-in the order of these moments, all answers are those of a sequential model (Herlihy and Wing 1990). The search takes some
+in the order of these moments, all answers are those of a sequential model (Herlihy and Wing 1990). The search takes an
 operation that may come first, asks the model whether its answer fits, and goes on with the rest; what fits nowhere is
-taken back (Wing and Gong 1993). A pair of operations taken and state reached that was met before is not tried again (Lowe
-2017, "Testing for linearizability"); the list of calls and returns is the one of Porcupine (Athalye 2017).
+taken back (Wing and Gong 1993). A set of operations taken and a state reached that were met before are not tried again
+(Lowe 2017, "Testing for linearizability"); the list of calls and returns is the one of Porcupine (Athalye 2017).
 
 An operation whose answer never came is *open*: it may take effect at any moment after its beginning, or never.
 
-Two rules keep failing histories from exploding. An operation that changes nothing and fits is never worth taking back: an
-order with it later is as good with it now. And a model may refuse an open operation where it knows that it cannot be next.
+Two rules keep failing histories from exploding. An operation that changes nothing and fits is never worth taking back:
+an order with it later is as good with it now. And a model may refuse an open operation where it cannot be the next one.
 """
 
 from __future__ import annotations
