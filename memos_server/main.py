@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import secrets
 import signal
 import socket
 import sqlite3
@@ -40,6 +41,7 @@ from memos_server.embedders.base import Embedder, EmbedderUnavailableError
 from memos_server.embedders.service import EmbeddingService
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import AuditRow, RecordStore, Writer
+from memos_server.graph_dbs.moving import refuse_marked
 from memos_server.mem_cube.log import now_us
 from memos_server.mem_os import indexing
 from memos_server.mem_os.access import SERVER
@@ -51,6 +53,7 @@ from memos_server.mem_os.indexing import IndexKeeper
 from memos_server.mem_os.staging import Staging
 from memos_server.mem_os.stats import server_stats
 from memos_server.mem_os.vitals import RECORD, Dependency, Vitals
+from memos_server.mem_os.watching import hear_of_others
 from memos_server.mem_scheduler.jobs import JobRunner
 from memos_server.memories.registry import MemoryTypes
 from memos_server.telemetry.probing import explained
@@ -68,7 +71,6 @@ indexing or verifying keeps other threads busy. With Python's 5 ms, p99 of Get b
 half a millisecond 37 to 42, and the work took no longer (benches/bench.py --only busy)."""
 _COLLECT_AFTER = 50_000
 """New objects after which cycles are looked for; Python's 700 are fewer than a large batch makes."""
-_GRACE_S = 5.0
 _HOUSEKEEPING_S = 3600.0
 _RECORDING_S = 60.0
 _SCRAPE_S = 5.0
@@ -129,7 +131,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
 async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     """Starts everything and returns it; what the stack holds then ends it."""
     credentials = server_credentials(settings)
-    folder = stack.enter_context(DataFolder(settings.data))
+    folder = stack.enter_context(DataFolder(settings.data, settings.keys.folder))
     tracing = Tracing(settings.tracing) if settings.tracing.endpoint is not None else None
     if tracing is not None:
         stack.push_async_callback(asyncio.to_thread, tracing.close)
@@ -140,6 +142,7 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     # First, so that what a failed start has opened is closed.
     stack.push_async_callback(store.close)
     await store.open()
+    await refuse_marked(store)
     folder.up_to_date()
     signer = TokenSigner.open(folder.token_key, audience_of(folder.token_key))
     await _ensure_admin(store, folder, signer)
@@ -163,6 +166,9 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     stack.callback(housekeeping.cancel)
     recording = asyncio.create_task(_recording(refused), name="refused calls")
     stack.callback(recording.cancel)
+    if mos.shared:
+        others = hear_of_others(store, mos.heads, mos.access, settings.watch.poll_s)
+        stack.callback(asyncio.create_task(others, name="what other servers wrote").cancel)
     folder.write_server_info(_on_this_machine(address), credentials is not None)
     stack.callback(folder.remove_server_info)
     await set_serving(status, mos.vitals.serves())
@@ -213,7 +219,7 @@ async def _parts(
         _LOG.warning("%s", missing)
     runner = EmbeddingService(model)
     stack.push_async_callback(runner.close)
-    jobs = JobRunner(store, f"{socket.gethostname()}:{os.getpid()}", from_exception)
+    jobs = JobRunner(store, f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}", from_exception)
     stack.push_async_callback(jobs.close)
     embeddings = Embeddings(model, runner, settings.embedding.default_model, missing)
     mos = Mos(
@@ -255,7 +261,7 @@ def _vitals(
 async def _dependency_changed(status: health_aio.HealthServicer, mos: Mos, name: str, works: bool) -> None:
     """Tells it to those who watch the server's health; without its record the whole server is out."""
     await set_dependency(status, name, works)
-    if name == RECORD and not mos.draining:
+    if name == RECORD and not mos.going:
         await set_serving(status, works)
 
 
@@ -309,10 +315,12 @@ def _on_this_machine(address: str) -> str:
 
 async def _drain(server: grpc.aio.Server, status: health_aio.HealthServicer, mos: Mos, refused: RefusedCalls) -> None:
     """Tells that it is going, ends watches, lets running calls finish, and records those that were refused."""
+    mos.going = True
     await set_serving(status, False)
+    await asyncio.sleep(mos.settings.health.drain_s)
     mos.draining = True
     mos.heads.moved_all()
-    await server.stop(_GRACE_S)
+    await server.stop(mos.settings.health.grace_s)
     await refused.write_all()
 
 

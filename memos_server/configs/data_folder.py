@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from memos_server import __version__
 from memos_server.configs.errors import SetupError
-from memos_server.configs.secret_files import fsync_folder, read_secret, read_small, write_file
+from memos_server.configs.secret_files import create_secret, fsync_folder, read_secret, read_small, write_file
 
 FORMAT_VERSION: Final = 1
 """The number of the format that this server writes. It reads this one and brings older ones up to date. Every migration
@@ -85,9 +85,15 @@ class ServerInfo(NamedTuple):
 class DataFolder:
     """A data folder and the paths in it. `open` claims it, `close` lets it go; it is a context manager of the two."""
 
-    def __init__(self, path: Path | str) -> None:
-        """Names the folder; nothing is touched before `open`."""
+    def __init__(self, path: Path | str, keys: Path | None = None) -> None:
+        """Names the folder; nothing is touched before `open`.
+
+        Args:
+            path: The folder.
+            keys: The folder of the keys that sign tokens, where several servers share one; None means the folder's own.
+        """
         self.path = Path(path).expanduser().absolute()
+        self._keys = self.path / "keys" if keys is None else keys.expanduser().absolute()
         self._lock: int | None = None
 
     @property
@@ -113,12 +119,12 @@ class DataFolder:
     @property
     def token_key(self) -> Path:
         """The private key that signs tokens."""
-        return self.path / "keys" / "token.ed25519.pem"
+        return self._keys / "token.ed25519.pem"
 
     @property
     def page_key(self) -> Path:
         """The key that signs page tokens."""
-        return self.path / "keys" / "page-tokens.key"
+        return self._keys / "page-tokens.key"
 
     @property
     def admin_token(self) -> Path:
@@ -152,7 +158,7 @@ class DataFolder:
             self._claim(lock)
             if self.check() is None:
                 self.write_format(FORMAT_VERSION, THIS_SERVER)
-            for folder in (self.index, self.blobs, self.models, self.token_key.parent):
+            for folder in (self.index, self.blobs, self.models, self._keys):
                 folder.mkdir(mode=0o700, exist_ok=True)
             fsync_folder(self.path)
         except OSError as error:
@@ -336,7 +342,7 @@ class DataFolder:
             SetupError: The key's file is readable by others or has another size.
         """
         if not self.page_key.exists():
-            write_file(self.page_key, os.urandom(PAGE_KEY_BYTES))
+            create_secret(self.page_key, os.urandom(PAGE_KEY_BYTES))
         key = read_secret(self.page_key)
         if len(key) != PAGE_KEY_BYTES:
             raise SetupError(

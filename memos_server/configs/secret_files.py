@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -47,9 +48,19 @@ def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def create_secret(path: Path, data: bytes) -> None:
-    """Writes a secret readable by its owner only, and its folder (0700) where it is missing."""
+    """Writes a secret readable by its owner only, and its folder (0700) where it is missing.
+
+    One that another process makes at the same time stays: read it after this, whoever made it.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_file(path, data, 0o600)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Servers that share a folder of keys may start together.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not path.exists():
+            write_file(path, data, 0o600)
+    finally:
+        os.close(folder)
 
 
 def read_small(path: Path, most: int = MAX_SECRET_BYTES) -> bytes:

@@ -118,6 +118,17 @@ class EmbedderSettings(BackendSettings):
     backend: str = "minilm"
 
 
+class KeySettings(_Section):
+    """Where the keys lie that sign tokens and page tokens.
+
+    Attributes:
+        folder: A folder with `token.ed25519.pem` and `page-tokens.key`, which are made where they are missing. Servers
+            over one record share it, so that each takes the tokens of all. None means `keys` in the data folder.
+    """
+
+    folder: _Path | None = None
+
+
 class LimitSettings(_Section):
     """The largest requests, as GetCapabilities declares them; none may exceed what the contract permits.
 
@@ -201,12 +212,15 @@ class WatchSettings(_Section):
 
     Attributes:
         heartbeat_s: How often WatchCube tells that it lives while nothing happens, seconds.
+        poll_s: How often a record that other servers write to as well is asked for new commits of watched cubes, and
+            for changed access while streams are open, seconds.
         slow_request_s: How long a caller may take to send a request whole, seconds.
         slow_reader_s: How long a client may take for one frame of a stream, seconds.
         idle_upload_s: How long an upload may go without a frame, seconds; then it ends, and can be gone on with later.
     """
 
     heartbeat_s: float = Field(default=10.0, gt=0, le=3600)
+    poll_s: float = Field(default=0.2, ge=0.01, le=60)
     slow_request_s: float = Field(default=30.0, gt=0, le=3600)
     slow_reader_s: float = Field(default=60.0, gt=0, le=3600)
     idle_upload_s: float = Field(default=60.0, gt=0, le=3600)
@@ -271,10 +285,15 @@ class HealthSettings(_Section):
     Attributes:
         interval_s: How often record, index, blobs and embedder are tried, seconds.
         timeout_s: How long one may take before it counts as failed, seconds.
+        drain_s: How long a server that is told to end says NOT_SERVING and still answers, seconds: as long as whatever
+            spreads the calls over several servers needs to notice.
+        grace_s: How long it then waits for running calls, seconds.
     """
 
     interval_s: float = Field(default=10.0, ge=0.05, le=3600)
     timeout_s: float = Field(default=10.0, ge=0.05, le=3600)
+    drain_s: float = Field(default=0.0, ge=0, le=600)
+    grace_s: float = Field(default=5.0, ge=0, le=600)
 
 
 class Settings(BaseSettings):
@@ -289,6 +308,7 @@ class Settings(BaseSettings):
         index: The search index (`memos.vec_dbs`).
         blobs: The blob store (`memos.blob_stores`).
         embedder: The embedder (`memos.embedders`); backend `none` runs none.
+        keys: Where the keys of tokens lie.
         limits: The largest requests.
         quotas: How much one caller may ask for.
         embedding: How new cubes are embedded.
@@ -317,6 +337,7 @@ class Settings(BaseSettings):
     index: IndexSettings = Field(default_factory=IndexSettings)
     blobs: BlobSettings = Field(default_factory=BlobSettings)
     embedder: EmbedderSettings = Field(default_factory=EmbedderSettings)
+    keys: KeySettings = Field(default_factory=KeySettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     quotas: QuotaSettings = Field(default_factory=QuotaSettings)
     embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
@@ -343,12 +364,13 @@ def default_data_folder(environment: Mapping[str, str] | None = None) -> Path:
     return (Path(base) if base.startswith("/") else Path("~/.local/share").expanduser()) / "memos"
 
 
-def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+def load(flags: Mapping[str, Any] | None = None, config: Path | None = None, *, environment: bool = True) -> Settings:
     """Reads the settings.
 
     Args:
         flags: What the command line said, nested as the tree is; None values mean that the flag was not given.
         config: The file that `--config` names; None reads `memos.toml` in the data folder, where there is one.
+        environment: False leaves out the environment, which is about this machine's server, for settings of another.
 
     Raises:
         SetupError: The file is absent or no TOML, or a key is unknown, or a value is wrong; every fault is named.
@@ -361,12 +383,13 @@ def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> 
         given.setdefault("data", default_data_folder())
         inside = Path(given["data"]).expanduser() / "memos.toml"
         file = inside if inside.is_file() else None
-    in_file = _read_toml(file) if file is not None else {}
+    in_file = read_toml(file) if file is not None else {}
     if config is None and "data" in in_file:
         raise SetupError(f"{file} lies in the data folder and cannot name another one.", "Remove `data` from it.")
     if "data" not in in_file:
         given.setdefault("data", default_data_folder())
-    _check_environment(os.environ)
+    if environment:
+        _check_environment(os.environ)
 
     class Loaded(Settings):
         """The settings with their sources: flags before environment before file."""
@@ -381,7 +404,8 @@ def load(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> 
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             """Returns the sources, the first wins."""
-            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
+            file_settings = InitSettingsSource(settings_cls, in_file)
+            return (init_settings, env_settings, file_settings) if environment else (init_settings, file_settings)
 
     try:
         settings = Loaded(**given)
@@ -408,7 +432,12 @@ def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """Reads a settings file as it stands.
+
+    Raises:
+        SetupError: It cannot be read, is too large, or no TOML.
+    """
     try:
         data = read_small(file, MAX_FILE_BYTES + 1)
     except OSError as error:

@@ -7,7 +7,7 @@ may run again after a conflict, so it has no effect outside its transaction.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import Protocol, TypeVar
 
 from memos_server.graph_dbs.rows import (
@@ -22,6 +22,7 @@ from memos_server.graph_dbs.rows import (
     Kind,
     Misfit,
     NewContent,
+    News,
     NewVersion,
     PrincipalAccess,
     PrincipalRow,
@@ -44,6 +45,7 @@ __all__ = [
     "Misfit",
     "NewContent",
     "NewVersion",
+    "News",
     "PrincipalAccess",
     "PrincipalRow",
     "Reader",
@@ -268,8 +270,9 @@ class Writer(Reader, Protocol):
     async def put_job(self, job: JobRow) -> None:
         """Stores a job, new or changed."""
 
-    async def put_blob(self, cube: int, digest: str, size: int, now: int) -> None:
-        """Records that a cube holds a blob."""
+    async def put_blob(self, cube: int, digest: str, size: int, now: int) -> bool:
+        """Records that a cube holds a blob, doomed or not before; False while its bytes are being erased, which changes
+        nothing."""
 
     async def put_blob_proof(self, cube: int, digest: str, principal: str) -> None:
         """Records that a principal has uploaded the bytes of a blob."""
@@ -277,8 +280,11 @@ class Writer(Reader, Protocol):
     async def doom_blob(self, cube: int, digest: str) -> None:
         """Makes a blob absent for readers, until `delete_blob` forgets it."""
 
+    async def begin_erasing_blob(self, cube: int, digest: str) -> bool:
+        """Keeps a doomed blob from being put again until `delete_blob`; False when it is not doomed (any more)."""
+
     async def delete_blob(self, cube: int, digest: str) -> None:
-        """Forgets a doomed blob; one that is not doomed stays."""
+        """Forgets a doomed blob, whose bytes are erased; one that is not doomed stays."""
 
 
 class RecordStore(Protocol):
@@ -300,6 +306,13 @@ class RecordStore(Protocol):
 
     async def close(self) -> None:
         """Finishes running work and closes."""
+
+    async def news(self, cubes: Collection[str]) -> News:
+        """Returns what others may have changed, for who waits for it: asked several times a second, in one round trip.
+
+        Args:
+            cubes: The ids of the cubes that somebody watches.
+        """
 
     async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
         """Runs work on one consistent snapshot that holds every write acknowledged before.

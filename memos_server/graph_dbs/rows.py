@@ -287,6 +287,18 @@ class PrincipalAccess:
     """resource -> (Role number, Sensitivity number)"""
 
 
+class News(NamedTuple):
+    """What a record that others write to as well looks like now.
+
+    Attributes:
+        access: A number that is another one after every change to principals, tokens and grants.
+        heads: Cube id -> revision, of the cubes that were asked for and exist.
+    """
+
+    access: int
+    heads: Mapping[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Clearance:
     """What of a cube somebody sees: a memory up to a label, a relation whose two ends are seen, the rest as a whole.

@@ -25,6 +25,7 @@ from memos_server.graph_dbs.base import CubeRow, Reader, Writer
 from memos_server.mem_cube.log import now_us
 from memos_server.mem_os.blob_access import known_blobs
 from memos_server.mem_os.context import Call, Mos, existing_cube
+from memos_server.mem_os.purging import order_compaction
 
 
 async def _cube(mos: Mos, cube_id: str) -> CubeRow:
@@ -104,14 +105,27 @@ async def _keep(mos: Mos, call: Call, cube: CubeRow, header: BlobHeader, *, prov
     """Makes an uploaded blob one of the cube's, in the store and in the record."""
 
     async def record(txn: Writer) -> None:
+        await txn.lock_cube(cube.id)
         now = await existing_cube(txn, cube.id)
-        await txn.put_blob(now.key, header.digest, header.size, now_us())
+        if not await txn.put_blob(now.key, header.digest, header.size, now_us()):
+            raise being_erased
         if proven:
             await txn.put_blob_proof(now.key, header.digest, call.principal)
 
+    async def take_back(txn: Writer) -> None:
+        await txn.doom_blob(cube.key, header.digest)
+        await order_compaction(txn, call, cube, cube.revision)
+
+    being_erased = MipError(
+        "BACKEND_UNAVAILABLE", "the bytes that were purged under this digest are being erased; send the blob again"
+    )
     async with mos.blob_lock(cube.uid):
         await mos.blobs.finish(cube.uid, header.digest, header.size)
         await mos.store.write(record)
+        # Another server may have erased the bytes in between, which is over now: the record did not know them then.
+        if mos.shared and await mos.blobs.size(cube.uid, header.digest) != header.size:
+            await mos.store.write(take_back)
+            raise being_erased
 
 
 async def _erase_if_purged(mos: Mos, cube: CubeRow) -> None:

@@ -140,7 +140,7 @@ async def watch_cube(mos: Mos, call: Call, request: WatchCubeRequest) -> AsyncIt
             metadata={"current_revision": str(cube.revision)},
         )
     following = request.start_revision or cube.revision + 1
-    moved = mos.heads.subscribe(cube.uid)
+    moved = mos.heads.subscribe(cube.id)
     try:
         # A frame without content: from here on nothing is missed, which the client is told before there is anything.
         yield WatchCubeResponse()
@@ -164,7 +164,7 @@ async def watch_cube(mos: Mos, call: Call, request: WatchCubeRequest) -> AsyncIt
                 beat = WatchCubeResponse.Heartbeat(revision=following - 1, time=timestamp(now_us()))
                 yield WatchCubeResponse(heartbeat=beat)
     finally:
-        mos.heads.unsubscribe(cube.uid, moved)
+        mos.heads.unsubscribe(cube.id, moved)
 
 
 async def _frames(

@@ -50,11 +50,11 @@ async def compact(mos: Mos, job: JobRow, progress: Progress) -> None:
 async def _erase_blob(mos: Mos, cube: CubeRow, digest: str) -> None:
     async with mos.blob_lock(cube.uid):
 
-        async def doomed(txn: Reader) -> bool:
-            return digest in await txn.doomed_blobs(cube.key)
+        async def begin(txn: Writer) -> bool:
+            return await txn.begin_erasing_blob(cube.key, digest)
 
         # It may have been uploaded again since the job began, and then it stays.
-        if not await mos.read(doomed):
+        if not await mos.store.write(begin):
             return
         await mos.blobs.delete(cube.uid, digest)
 

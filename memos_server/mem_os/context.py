@@ -96,9 +96,17 @@ class Mos:
     heads: Heads = field(default_factory=Heads)
     access: AccessChanges = field(default_factory=AccessChanges)
     calls: CallCounts = field(default_factory=CallCounts)
+    going: bool = False
+    """Whether the server was told to end: it says NOT_SERVING and still answers."""
     draining: bool = False
+    """Whether it takes no more calls and ends its streams."""
     # A lock lives as long as somebody holds it or waits for it.
     _blob_locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other servers write to the record too."""
+        return self.store.access_generation is None
 
     async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
         """Runs work on a snapshot of the record; `brief` work looks up a few rows by their keys."""

@@ -117,7 +117,7 @@ async def mutate(
             outcome = await mos.store.write(in_transaction)
         if outcome.cube is not None:
             mos.keeper.moved(outcome.cube.id, outcome.cube.uid, outcome.revision)
-            mos.heads.moved(outcome.cube.uid)
+            mos.heads.moved(outcome.cube.id)
         if changes_access:
             mos.access_changed()
         return outcome

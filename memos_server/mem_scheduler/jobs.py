@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 from memos_server._pb.mip.v1.job_pb2 import (
     JOB_STATE_CANCELLED,
@@ -42,6 +43,11 @@ Explain = Callable[[Exception], MipError]
 _ENDED = (JOB_STATE_SUCCEEDED, JOB_STATE_FAILED, JOB_STATE_CANCELLED)
 
 
+def _is_held(row: JobRow | None, owner: str) -> TypeGuard[JobRow]:
+    """Returns whether a job runs under a lease of an owner: one that ran out may be another's by now."""
+    return row is not None and row.state == JOB_STATE_RUNNING and row.lease_owner == owner
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A job that its holder's work makes superfluous, if it takes effect."""
@@ -57,7 +63,7 @@ class Held:
             MipError: BACKEND_UNAVAILABLE when the lease was lost, so that the work may have been taken back.
         """
         row = await txn.job(self.cube_id, self.id)
-        if row is None or row.state != JOB_STATE_RUNNING or row.lease_owner != self.owner:
+        if not _is_held(row, self.owner):
             raise MipError("BACKEND_UNAVAILABLE", "the call stood still for too long and was taken back; try again")
         await txn.put_job(replace(row, state=JOB_STATE_SUCCEEDED, updated=now_us(), lease_until=0))
 
@@ -119,7 +125,7 @@ class JobRunner:
         keeper: asyncio.Task[None] | None = None
         try:
             await self._put(replace(job, state=JOB_STATE_RUNNING, lease_owner=held.owner, lease_until=until))
-            keeper = asyncio.create_task(self._keep(held), name=f"lease {job.id}")
+            keeper = asyncio.create_task(self._keep(held.cube_id, held.id, held.owner), name=f"lease {job.id}")
             yield held
         finally:
             if keeper is not None:
@@ -127,22 +133,25 @@ class JobRunner:
             # Shielded, as the caller may have gone away: what it has begun is taken back all the same.
             await asyncio.shield(asyncio.create_task(self._release(held), name=f"release {job.id}"))
 
-    async def _keep(self, held: Held) -> None:
-        """Makes the lease of a held job last, until it is cancelled."""
+    async def _keep(self, cube_id: str, job_id: str, owner: str) -> None:
+        """Makes a lease last, until it is cancelled; returns when the lease is no longer the owner's."""
 
-        async def extend(txn: Writer) -> None:
-            row = await txn.job(held.cube_id, held.id)
-            if row is not None and row.state == JOB_STATE_RUNNING and row.lease_owner == held.owner:
-                now = now_us()
-                await txn.put_job(replace(row, updated=now, lease_until=now + LEASE_S * 1_000_000))
+        async def extend(txn: Writer) -> bool:
+            row = await txn.job(cube_id, job_id)
+            if not _is_held(row, owner):
+                return False
+            now = now_us()
+            await txn.put_job(replace(row, lease_until=now + LEASE_S * 1_000_000))
+            return True
 
         while True:
             await asyncio.sleep(max(LEASE_S / 3, 0.1))
             try:
-                await self._store.write(extend)
+                if not await self._store.write(extend):
+                    return
             except Exception:
-                # Whatever it is, it may pass before the lease is over; if not, `finish` tells.
-                _LOG.exception("the lease of job %s cannot be extended now", held.id)
+                # Whatever it is, it may pass before the lease is over; if not, who ends the job finds out.
+                _LOG.exception("the lease of job %s cannot be extended now", job_id)
 
     async def _release(self, held: Held) -> None:
         """Lets a held job run, unless it was ended."""
@@ -150,7 +159,7 @@ class JobRunner:
         # As a write, so that it comes behind the work's own, which goes on when its caller goes away.
         async def let_go(txn: Writer) -> bool:
             row = await txn.job(held.cube_id, held.id)
-            if row is None or row.state != JOB_STATE_RUNNING or row.lease_owner != held.owner:
+            if not _is_held(row, held.owner):
                 return False
             await txn.put_job(replace(row, state=JOB_STATE_PENDING, updated=now_us(), lease_owner="", lease_until=0))
             return True
@@ -226,33 +235,57 @@ class JobRunner:
         row = await self._lease(cube_id, job_id)
         if row is None:
             return
-        latest = row
 
         async def progress(done: int, total: int) -> None:
-            nonlocal latest
-            now = now_us()
-            latest = replace(latest, done=done, total=total, updated=now, lease_until=now + LEASE_S * 1_000_000)
-            await self._put(latest)
+            async def put(txn: Writer) -> None:
+                held = await txn.job(cube_id, job_id)
+                if _is_held(held, self._owner):
+                    now = now_us()
+                    until = now + LEASE_S * 1_000_000
+                    await txn.put_job(replace(held, done=done, total=total, updated=now, lease_until=until))
 
+            await self._store.write(put)
+
+        work = asyncio.ensure_future(self._handlers[row.kind][0](row, progress))
+        keeper = asyncio.create_task(self._keep(cube_id, job_id, self._owner), name=f"lease {job_id}")
         try:
-            await self._handlers[row.kind][0](row, progress)
-        except Exception as raised:
-            await self._failed(latest, self._explain(raised))
-        else:
-            await self._put(replace(latest, state=JOB_STATE_SUCCEEDED, updated=now_us(), lease_until=0))
+            await asyncio.wait({work, keeper}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                # It was cancelled, or taken over by another server: there, it begins anew or has ended.
+                _LOG.warning("job %s of cubes/%s is no longer this server's", job_id, cube_id)
+                return
+            try:
+                work.result()
+            except Exception as raised:
+                await self._failed(cube_id, job_id, self._explain(raised))
+            else:
+                await self._end(cube_id, job_id, state=JOB_STATE_SUCCEEDED, lease_until=0)
+        finally:
+            keeper.cancel()
+            work.cancel()
+            await asyncio.gather(work, keeper, return_exceptions=True)
 
-    async def _failed(self, row: JobRow, error: MipError) -> None:
+    async def _end(self, cube_id: str, job_id: str, **changed: Any) -> None:
+        """Puts what a run of this server has come to, unless the job is no longer its."""
+
+        async def put(txn: Writer) -> None:
+            row = await txn.job(cube_id, job_id)
+            if _is_held(row, self._owner):
+                await txn.put_job(replace(row, updated=now_us(), **changed))
+
+        await self._store.write(put)
+
+    async def _failed(self, cube_id: str, job_id: str, error: MipError) -> None:
         """Ends a job with an error, or lets it wait where the error may pass."""
-        now = now_us()
         # A full disk is no use to retry for a caller; a job can wait until somebody has made room.
         if error.rule.retryable or error.reason == "STORAGE_FULL":
-            _LOG.warning("job %s of cubes/%s is run again in %d s: %s", row.id, row.cube_id, RETRY_S, error.message)
-            waits = replace(row, state=JOB_STATE_PENDING, updated=now, lease_owner="")
-            await self._put(replace(waits, lease_until=now + RETRY_S * 1_000_000))
+            _LOG.warning("job %s of cubes/%s is run again in %d s: %s", job_id, cube_id, RETRY_S, error.message)
+            until = now_us() + RETRY_S * 1_000_000
+            await self._end(cube_id, job_id, state=JOB_STATE_PENDING, lease_owner="", lease_until=until)
             return
-        _LOG.error("job %s of cubes/%s failed: %s", row.id, row.cube_id, error.message)
-        ended = replace(row, state=JOB_STATE_FAILED, error_reason=error.reason, error_message=error.message)
-        await self._put(replace(ended, updated=now, lease_until=0))
+        _LOG.error("job %s of cubes/%s failed: %s", job_id, cube_id, error.message)
+        told = {"error_reason": error.reason, "error_message": error.message}
+        await self._end(cube_id, job_id, state=JOB_STATE_FAILED, lease_until=0, **told)
 
     async def _lease(self, cube_id: str, job_id: str) -> JobRow | None:
         async def take(txn: Writer) -> JobRow | None:

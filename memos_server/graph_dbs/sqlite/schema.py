@@ -18,6 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 # Items are clustered by cube and kind, so that listing a cube reads neighbouring pages. Versions and contents are
 # append-only in commit order: the changes of a commit are the `change_count` versions from `first_version` on.
+# A blob's `doomed` is 0, 1 once no content names it, 2 while its bytes are being erased.
 # Ids of principals, cubes and items are never deleted, which is why no table needs a cascade.
 MIGRATIONS = [
     """

@@ -69,7 +69,7 @@ _BLOB_TYPES = _any(
     _typed("b.digest", _TEXT),
     _typed("b.size", _INT),
     _typed("b.time", _INT),
-    "(b.doomed IN (0, 1)) IS NOT 1",
+    "(b.doomed IN (0, 1, 2)) IS NOT 1",
     "b.size < 0",
 )
 _ITEM = "i.kind, CAST(i.id AS BLOB)"

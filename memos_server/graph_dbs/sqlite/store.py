@@ -13,7 +13,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import Reader, Writer
+from memos_server.graph_dbs.base import News, Reader, Writer
 from memos_server.graph_dbs.sqlite.files import settle
+from memos_server.graph_dbs.sqlite.moving import MovingRecord
 from memos_server.graph_dbs.sqlite.probing import try_record
 from memos_server.graph_dbs.sqlite.reader import KnownCubes, SqliteReader
 from memos_server.graph_dbs.sqlite.schema import drop_copies, migrate
@@ -64,7 +65,7 @@ def _run(work: Awaitable[T]) -> T:
     raise RuntimeError("work on an embedded store must not wait for anything but the store")
 
 
-class SqliteRecordStore:
+class SqliteRecordStore(MovingRecord):
     """The record in `record.sqlite` of the data folder.
 
     Args:
@@ -104,7 +105,7 @@ class SqliteRecordStore:
 
     def _connect(self) -> sqlite3.Connection:
         # Once it is open, a record that is gone must not come back as an empty one.
-        mode = "rwc" if self._writer is None else "rw"
+        mode = "ro" if self._beside else "rwc" if self._writer is None else "rw"
         address = f"file:{quote(str(self._path.absolute()))}?mode={mode}"
         connection = sqlite3.connect(
             address, uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
@@ -158,6 +159,15 @@ class SqliteRecordStore:
             for connection in self._connections:
                 connection.close()
             self._connections.clear()
+
+    async def news(self, cubes: Collection[str]) -> News:
+        """See RecordStore; who writes here tells it himself."""
+
+        async def heads(txn: Reader) -> dict[str, int]:
+            rows = [await txn.cube(cube) for cube in cubes]
+            return {row.id: row.revision for row in rows if row is not None}
+
+        return News(self._generation, await self.read(heads))
 
     async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
         """See RecordStore."""

@@ -203,7 +203,7 @@ class SqliteWriter(SqliteReader):
         ).fetchall()
         self._db.execute(f"DELETE FROM content_blobs WHERE content IN {chosen}", (contents,))
         self._db.executemany(
-            """UPDATE blobs SET doomed = 1 WHERE cube = ?1 AND digest = ?2
+            """UPDATE blobs SET doomed = 1 WHERE cube = ?1 AND digest = ?2 AND NOT doomed
             AND NOT EXISTS (SELECT 1 FROM content_blobs WHERE cube = ?1 AND digest = ?2)""",
             [(cube, digest) for (digest,) in named],
         )
@@ -305,9 +305,21 @@ class SqliteWriter(SqliteReader):
             ),
         )
 
-    async def put_blob(self, cube: int, digest: str, size: int, now: int) -> None:
+    async def put_blob(self, cube: int, digest: str, size: int, now: int) -> bool:
         """See Writer."""
-        self._db.execute("INSERT OR REPLACE INTO blobs VALUES (?,?,?,?,0)", (cube, digest, size, now))
+        cursor = self._db.execute(
+            """INSERT INTO blobs VALUES (?1, ?2, ?3, ?4, 0) ON CONFLICT (cube, digest) DO UPDATE SET
+            size = ?3, time = ?4, doomed = 0 WHERE doomed < 2""",
+            (cube, digest, size, now),
+        )
+        return cursor.rowcount > 0
+
+    async def begin_erasing_blob(self, cube: int, digest: str) -> bool:
+        """See Writer."""
+        cursor = self._db.execute(
+            "UPDATE blobs SET doomed = 2 WHERE cube = ? AND digest = ? AND doomed", (cube, digest)
+        )
+        return cursor.rowcount > 0
 
     async def delete_blob(self, cube: int, digest: str) -> None:
         """See Writer."""
@@ -321,4 +333,4 @@ class SqliteWriter(SqliteReader):
 
     async def doom_blob(self, cube: int, digest: str) -> None:
         """See Writer."""
-        self._db.execute("UPDATE blobs SET doomed = 1 WHERE cube = ? AND digest = ?", (cube, digest))
+        self._db.execute("UPDATE blobs SET doomed = 1 WHERE cube = ? AND digest = ? AND NOT doomed", (cube, digest))
