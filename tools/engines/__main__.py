@@ -1,0 +1,5 @@
+"""`python -m tools.engines build [NAME …]` and its sisters."""
+
+from tools.engines.build import build
+
+build()
