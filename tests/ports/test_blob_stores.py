@@ -7,7 +7,9 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,19 +23,37 @@ OTHER = "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c78"
 DATA = bytes(range(256)) * 8192  # 2 MiB
 DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 
-BACKENDS: dict[str, Callable[[Path], BlobStore]] = {
-    "filesystem": lambda folder: FilesystemBlobStore(str(folder), max_blob_bytes=4 * 2**20),
-    **plugged("memos.blob_stores"),
+Make = Callable[[], BlobStore]
+
+
+def s3_maker() -> Make:
+    from memos_server.blob_stores.s3 import S3BlobStore
+    from tests.support import engines
+
+    # One bucket for the test: what it makes are several servers over it.
+    config = engines.clean_s3()
+    return lambda: S3BlobStore("", max_blob_bytes=4 * 2**20, **config)
+
+
+def of_plugin(maker: Callable[[object], Any], folder: Path) -> Make:
+    return lambda: maker(folder)
+
+
+BACKENDS: dict[str, Callable[[Path], Make]] = {
+    "filesystem": lambda folder: lambda: FilesystemBlobStore(str(folder), max_blob_bytes=4 * 2**20),
+    "s3": lambda folder: s3_maker(),
+    **{name: partial(of_plugin, maker) for name, maker in plugged("memos.blob_stores").items()},
 }
+MARKS = {"s3": [pytest.mark.engines]}
 
 
-@pytest.fixture(params=sorted(BACKENDS))
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BlobStore]:
-    return lambda: BACKENDS[request.param](tmp_path)
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in sorted(BACKENDS)])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    return BACKENDS[request.param](tmp_path)
 
 
 @pytest.fixture
-async def store(make: Callable[[], BlobStore]) -> AsyncIterator[BlobStore]:
+async def store(make: Make) -> AsyncIterator[BlobStore]:
     opened = make()
     await opened.open()
     yield opened
@@ -87,7 +107,7 @@ async def test_an_upload_is_no_blob_before_it_is_finished(store: BlobStore) -> N
         await get(store, DIGEST)
 
 
-async def test_an_upload_goes_on_after_a_restart(make: Callable[[], BlobStore]) -> None:
+async def test_an_upload_goes_on_after_a_restart(make: Make) -> None:
     first = make()
     await first.open()
     await first.append(CUBE, DIGEST, 0, DATA[:100_000])
