@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from memos_sdk._core.discovery import TLS, Endpoint, read_material
+from memos_sdk._core.discovery import TLS, Endpoint, channel_address, read_material
 from memos_sdk._core.quiet_grpc import grpc
 from memos_sdk._core.status import DETAILS_TRAILER
 from memos_sdk.errors import MipError, error_from_status
 
 # Pages and batches of the protocol stay far below; the bound keeps a broken server from filling the memory.
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+
+
+_SEVERAL = json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})
 
 
 def channel_options(endpoint: Endpoint, version: str) -> list[tuple[str, Any]]:
@@ -24,6 +28,9 @@ def channel_options(endpoint: Endpoint, version: str) -> list[tuple[str, Any]]:
         ("grpc.min_reconnect_backoff_ms", 1000),
         ("grpc.max_reconnect_backoff_ms", 5000),
     ]
+    if channel_address(endpoint.target)[1]:
+        # Calls are spread, and a server that says NOT_SERVING before it ends gets no more of them.
+        options.append(("grpc.service_config", _SEVERAL))
     if endpoint.loopback:
         options.append(("grpc.enable_http_proxy", 0))
     if endpoint.tls is not None and endpoint.tls.server_name:
@@ -43,9 +50,10 @@ def channel_credentials(tls: TLS) -> grpc.ChannelCredentials:
 def open_channel(endpoint: Endpoint, version: str, module: Any = grpc) -> Any:
     """Returns a channel to the endpoint: a blocking one, or with `grpc.aio` one of the running event loop."""
     options = channel_options(endpoint, version)
+    address, _ = channel_address(endpoint.target)
     if endpoint.tls is None:
-        return module.insecure_channel(endpoint.target, options=options)
-    return module.secure_channel(endpoint.target, channel_credentials(endpoint.tls), options=options)
+        return module.insecure_channel(address, options=options)
+    return module.secure_channel(address, channel_credentials(endpoint.tls), options=options)
 
 
 def call_metadata(endpoint: Endpoint) -> tuple[tuple[str, str], ...]:

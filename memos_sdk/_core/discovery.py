@@ -75,7 +75,7 @@ def resolve(
     The local server's token is used only where the address cannot leave this machine, and not beside a certificate.
 
     Args:
-        target: `host:port`, `host` or `unix:PATH`; None looks for it.
+        target: `host:port`, `host`, `unix:PATH`, or several `IP:port` parted by commas; None looks for it.
         token: The token; None looks for it, an empty string means none.
         tls: True or a TLS to speak TLS, False not to; None decides by where the address comes from.
         data: The local server's data folder; None means the default one.
@@ -119,12 +119,21 @@ def resolve(
 
 
 def normalize_target(target: str) -> str:
-    """Returns the address with a port; 7600 when it names none.
+    """Returns the address with a port; 7600 when it names none. Several servers are parted by commas.
 
     Raises:
-        UsageError: The address is not `host:port`, `host` or `unix:PATH`.
+        UsageError: The address is not `host:port`, `host` or `unix:PATH`, or one of several is not an IP address.
     """
     target = target.strip()
+    if "," in target:
+        addresses = [normalize_target(part) for part in target.split(",")]
+        if not all(map(_is_ip, addresses)) or len({address.startswith("[") for address in addresses}) > 1:
+            raise UsageError(
+                f"{target!r} names several servers, not all by IP addresses of one version",
+                reason="INVALID_TARGET",
+                remedy="Write IP addresses, such as 10.0.0.1:7600,10.0.0.2:7600, or one name that resolves to all.",
+            )
+        return ",".join(addresses)
     if target.startswith("unix:"):
         return target
     remedy = "Write it as host:port, such as 127.0.0.1:7600 or [::1]:7600."
@@ -144,6 +153,8 @@ def is_loopback(target: str) -> bool:
     """Returns True when nothing sent to the address leaves this machine."""
     if target.startswith("unix:"):
         return True
+    if "," in target:
+        return all(map(is_loopback, target.split(",")))
     host = target.rpartition(":")[0].strip("[]")
     if host == "localhost":
         return True
@@ -151,6 +162,26 @@ def is_loopback(target: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_ip(target: str) -> bool:
+    try:
+        ipaddress.ip_address(target.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def channel_address(target: str) -> tuple[str, bool]:
+    """Returns what gRPC connects to, and whether that may be several servers.
+
+    Args:
+        target: A normalized address.
+    """
+    if "," in target:
+        return f"ipv6:{target}" if "[" in target else f"ipv4:{target}", True
+    # A name may resolve to several.
+    return target, not (target.startswith("unix:") or _is_ip(target) or is_loopback(target))
 
 
 def read_local_token(folder: Path) -> str | None:

@@ -56,7 +56,8 @@ class Client:
         """Resolves the server; nothing is sent yet.
 
         Args:
-            target: `host:port`, `host` or `unix:PATH`.
+            target: `host:port`, `host` or `unix:PATH`; of several servers over one record, their IP addresses parted by
+                commas, or a name that resolves to all: calls are spread over those that serve.
             token: The bearer token. The local server's own is found by itself.
             tls: True for TLS with the system's authorities, or a TLS with your own.
             insecure: True permits sending the token in plaintext to another machine.
