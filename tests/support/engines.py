@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -99,6 +100,28 @@ def clean_s3() -> dict[str, Any]:
     finally:
         client.close()
     return engine.config() | {"bucket": bucket}
+
+
+def settings(backends: str) -> dict[str, dict[str, Any]]:
+    """Returns the sections of a server over clean engines.
+
+    Args:
+        backends: Record, index and blob store, such as `neo4j+weaviate+s3` or `sqlite+weaviate+filesystem`.
+    """
+    record, index, blobs = backends.split("+")
+    clean: dict[str, Callable[[], dict[str, Any]]] = {"neo4j": clean_neo4j, "weaviate": clean_weaviate, "s3": clean_s3}
+    chosen = {"record": record, "index": index, "blobs": blobs}
+    return {part: {"backend": name, "config": clean.get(name, dict)()} for part, name in chosen.items()}
+
+
+def toml(backends: str) -> str:
+    """Returns the settings of `settings` as a file's text."""
+    lines = []
+    for part, section in settings(backends).items():
+        lines += [f"[{part}]", f"backend = {json.dumps(section['backend'])}", f"[{part}.config]"]
+        # What JSON writes of a text, a number or a truth value is TOML too.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in section["config"].items()]
+    return "\n".join(lines) + "\n"
 
 
 def _running(name: str, make: Callable[[Path], E]) -> E:
