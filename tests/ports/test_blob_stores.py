@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from memos_server.blob_stores.base import BlobStore
 from memos_server.blob_stores.filesystem import FilesystemBlobStore
 from memos_server.errors import MipError
 from tests.ports.plugged import plugged
+from tests.support import engines
 
 CUBE = "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c77"
 OTHER = "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c78"
@@ -26,30 +27,29 @@ DIGEST = "sha256:" + hashlib.sha256(DATA).hexdigest()
 Make = Callable[[], BlobStore]
 
 
-def s3_maker() -> Make:
+@cache
+def bucket_of(folder: Path) -> dict[str, Any]:
+    """Returns the settings of a bucket that belongs to a test's folder."""
+    return engines.clean_s3()
+
+
+def s3(folder: Path) -> BlobStore:
     from memos_server.blob_stores.s3 import S3BlobStore
-    from tests.support import engines
 
-    # One bucket for the test: what it makes are several servers over it.
-    config = engines.clean_s3()
-    return lambda: S3BlobStore("", max_blob_bytes=4 * 2**20, **config)
+    return S3BlobStore(str(folder), max_blob_bytes=4 * 2**20, **bucket_of(folder))
 
 
-def of_plugin(maker: Callable[[object], Any], folder: Path) -> Make:
-    return lambda: maker(folder)
-
-
-BACKENDS: dict[str, Callable[[Path], Make]] = {
-    "filesystem": lambda folder: lambda: FilesystemBlobStore(str(folder), max_blob_bytes=4 * 2**20),
-    "s3": lambda folder: s3_maker(),
-    **{name: partial(of_plugin, maker) for name, maker in plugged("memos.blob_stores").items()},
+BACKENDS: dict[str, Callable[[Path], BlobStore]] = {
+    "filesystem": lambda folder: FilesystemBlobStore(str(folder), max_blob_bytes=4 * 2**20),
+    "s3": s3,
+    **plugged("memos.blob_stores"),
 }
-MARKS = {"s3": [pytest.mark.engines]}
+NAMES = [pytest.param(name, marks=[pytest.mark.engines] if name == "s3" else []) for name in sorted(BACKENDS)]
 
 
-@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, [])) for name in sorted(BACKENDS)])
+@pytest.fixture(params=NAMES)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    return BACKENDS[request.param](tmp_path)
+    return lambda: BACKENDS[request.param](tmp_path)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
 
-@pytest.mark.parametrize("name", sorted(test_blob_stores.BACKENDS))
+@pytest.mark.parametrize("name", test_blob_stores.NAMES)
 async def test_a_blob_store_is_tried_and_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
     store = test_blob_stores.BACKENDS[name](tmp_path)
     await store.open()
