@@ -167,7 +167,7 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     recording = asyncio.create_task(_recording(refused), name="refused calls")
     stack.callback(recording.cancel)
     if mos.shared:
-        others = hear_of_others(store, mos.heads, mos.access, settings.watch.poll_s)
+        others = hear_of_others(store, mos.heads, mos.access, mos.embeddings.forget, settings.watch.poll_s)
         stack.callback(asyncio.create_task(others, name="what other servers wrote").cancel)
     folder.write_server_info(_on_this_machine(address), credentials is not None)
     stack.callback(folder.remove_server_info)

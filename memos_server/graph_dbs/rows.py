@@ -292,10 +292,12 @@ class News(NamedTuple):
 
     Attributes:
         access: A number that is another one after every change to principals, tokens and grants.
+        erased: A number that is another one after every erasure (`Writer.erase`).
         heads: Cube id -> revision, of the cubes that were asked for and exist.
     """
 
     access: int
+    erased: int
     heads: Mapping[str, int]
 
 

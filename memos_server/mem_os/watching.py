@@ -1,18 +1,21 @@
 """Where commits and changes of access are announced: watchers and open streams wait here.
 
 A server hears of its own at once. Where other servers write to the record too, it asks the record for theirs, several
-times a second and only while somebody waits.
+times a second while somebody waits, and now and then for what they erased, which its caches must forget.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection
 
-from memos_server.graph_dbs.base import RecordStore
+from memos_server.graph_dbs.base import News, RecordStore
 
 _LOG = logging.getLogger(__name__)
+IDLE_S = 5.0
+"""How often the record is asked while nobody waits, seconds."""
 
 
 class Heads:
@@ -76,25 +79,27 @@ class AccessChanges:
             self.waiting -= 1
 
 
-async def hear_of_others(store: RecordStore, heads: Heads, access: AccessChanges, poll_s: float) -> None:
+async def hear_of_others(
+    store: RecordStore, heads: Heads, access: AccessChanges, forget: Callable[[], None], poll_s: float
+) -> None:
     """Tells those who wait of what other servers wrote, until it is cancelled.
 
     Args:
         store: The record.
         heads: Who waits for commits.
         access: Who waits for changes of access.
-        poll_s: How often the record is asked, seconds.
+        forget: Empties the caches that may hold what was erased.
+        poll_s: How often the record is asked while somebody waits, seconds; else every IDLE_S.
     """
-    known: Mapping[str, int] = {}
-    generation: int | None = None
+    known: News | None = None
+    asked = -IDLE_S
     away = False
     while True:
         await asyncio.sleep(poll_s)
         cubes = heads.waited_for()
-        if not cubes and not access.waiting:
-            # Who begins to wait reads the record first: nothing before that is missed.
-            known, generation = {}, None
+        if not cubes and not access.waiting and time.monotonic() - asked < IDLE_S:
             continue
+        asked = time.monotonic()
         try:
             news = await store.news(cubes)
         except Exception as error:
@@ -104,9 +109,12 @@ async def hear_of_others(store: RecordStore, heads: Heads, access: AccessChanges
             away = True
             continue
         away = False
+        # Who begins to wait reads the record first, and may be woken once for nothing.
         for cube in cubes:
-            if news.heads.get(cube) != known.get(cube):
+            if known is None or news.heads.get(cube) != known.heads.get(cube):
                 heads.moved(cube)
-        if news.access != generation:
+        if known is None or news.access != known.access:
             access.changed()
-        known, generation = news.heads, news.access
+        if known is not None and news.erased != known.erased:
+            forget()
+        known = news

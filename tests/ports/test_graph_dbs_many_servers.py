@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from memos_server.graph_dbs.base import RecordStore, Writer
+from memos_server.graph_dbs.base import Kind, RecordStore, Writer
 from tests.ports.records import BACKENDS, OWNER, commit, create, memory
 
 DIGEST = "sha256:" + "0" * 64
@@ -97,3 +97,13 @@ async def test_every_change_of_access_is_news(store: RecordStore) -> None:
         await store.write(change)
         seen.append((await store.news([])).access)
     assert len(set(seen)) == len(seen)
+
+
+async def test_every_erasure_is_news(store: RecordStore) -> None:
+    key = await create(store, "c", memory("a"))
+    before = await store.news([])
+    await commit(store, "c", memory("b"))
+    assert (await store.news([])).erased == before.erased
+    version = (await store.read(lambda txn: txn.versions(key, Kind.MEMORY, ["a"])))["a"]
+    await store.write(lambda txn: txn.erase(key, [version.item]))
+    assert (await store.news([])).erased != before.erased

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import cast
 
+import pytest
+
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import News, RecordStore
+from memos_server.mem_os import watching
 from memos_server.mem_os.watching import AccessChanges, Heads, hear_of_others
 
 
@@ -18,19 +21,24 @@ class Others:
     def __init__(self) -> None:
         self.heads = {"a": 1, "b": 1}
         self.access = 1
+        self.erased = 1
+        self.forgotten = 0
         self.asked: list[set[str]] = []
         self.away = False
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     async def news(self, cubes: Collection[str]) -> News:
         self.asked.append(set(cubes))
         if self.away:
             raise MipError("BACKEND_UNAVAILABLE", "away")
-        return News(self.access, {cube: self.heads[cube] for cube in cubes})
+        return News(self.access, self.erased, {cube: self.heads[cube] for cube in cubes})
 
 
 @asynccontextmanager
 async def hearing(others: Others, heads: Heads, access: AccessChanges) -> AsyncIterator[None]:
-    task = asyncio.create_task(hear_of_others(cast(RecordStore, others), heads, access, 0.01))
+    task = asyncio.create_task(hear_of_others(cast(RecordStore, others), heads, access, others.forget, 0.01))
     yield
     task.cancel()
     with suppress(asyncio.CancelledError):
@@ -58,18 +66,30 @@ async def test_a_commit_of_another_server_wakes_who_watches_its_cube_and_nobody_
         assert not b.is_set()
 
 
-async def test_nobody_is_asked_while_nobody_waits() -> None:
+async def test_the_record_is_asked_seldom_while_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "IDLE_S", 0.3)
     others, heads = Others(), Heads()
     async with hearing(others, heads, AccessChanges()):
-        await asyncio.sleep(0.05)
-        assert others.asked == []
+        await asyncio.sleep(0.2)
+        assert len(others.asked) == 1
         event = heads.subscribe("a")
         await settled(others)
         heads.unsubscribe("a", event)
         await asyncio.sleep(0.05)
         seen = len(others.asked)
-        await asyncio.sleep(0.05)
-        assert len(others.asked) == seen
+        await asyncio.sleep(0.2)
+        assert len(others.asked) <= seen + 1
+
+
+async def test_caches_forget_what_another_server_erased(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "IDLE_S", 0.02)
+    others = Others()
+    async with hearing(others, Heads(), AccessChanges()):
+        await settled(others)
+        assert others.forgotten == 0
+        others.erased = 2
+        await settled(others)
+        assert others.forgotten == 1
 
 
 async def test_changed_access_wakes_open_streams() -> None:

@@ -89,6 +89,7 @@ class SqliteRecordStore(MovingRecord):
         self._thread: threading.Thread | None = None
         self._writer: sqlite3.Connection | None = None
         self._generation = 0
+        self._erasures = 0
         self._identity = (0, 0)
 
     @property
@@ -167,7 +168,7 @@ class SqliteRecordStore(MovingRecord):
             rows = [await txn.cube(cube) for cube in cubes]
             return {row.id: row.revision for row in rows if row is not None}
 
-        return News(self._generation, await self.read(heads))
+        return News(self._generation, self._erasures, await self.read(heads))
 
     async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
         """See RecordStore."""
@@ -250,7 +251,7 @@ class SqliteRecordStore(MovingRecord):
         group: Sequence[_Piece],
     ) -> None:
         ended: list[_Ended] = []
-        access_changed = False
+        access_changed = erased = False
         try:
             db.execute("BEGIN IMMEDIATE")
             for work, future in group:
@@ -267,6 +268,7 @@ class SqliteRecordStore(MovingRecord):
                 else:
                     db.execute("RELEASE piece")
                     access_changed |= writer.access_changed
+                    erased |= writer.erased
                     ended.append((future, result, None))
             db.execute("COMMIT")
         except Exception as error:
@@ -275,8 +277,8 @@ class SqliteRecordStore(MovingRecord):
             with suppress(sqlite3.Error):
                 keys.reload()
             ended = [(future, None, error) for _, future in group]
-        if access_changed:
-            self._generation += 1
+        self._generation += access_changed
+        self._erasures += erased
         self._hand_out(ended)
 
     @property

@@ -52,6 +52,7 @@ class SqliteWriter(SqliteReader):
         super().__init__(connection)
         self._keys = keys
         self.access_changed = False
+        self.erased = False
 
     async def lock_cube(self, cube_id: str) -> CubeRow | None:
         """See Writer; the writer thread is the lock."""
@@ -178,6 +179,7 @@ class SqliteWriter(SqliteReader):
 
     async def erase(self, cube: int, items: Sequence[int]) -> None:
         """See Writer."""
+        self.erased = True
         # The commitment stays, as the chain holds it anyway; salt, digest and payload are overwritten with zeros.
         chosen = "(SELECT value FROM json_each(?))"
         marks = json.dumps(list(items))
