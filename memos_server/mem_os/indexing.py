@@ -226,7 +226,10 @@ class IndexKeeper:
             if count and count + commit.change_count > _BATCH:
                 break
             sequence = -1
-            while rows := await txn.changes(cube.key, commit.revision, sequence, _STEP, with_content=True):
+            while sequence < commit.change_count - 1:
+                rows = await txn.changes(cube.key, commit.revision, sequence, _STEP, with_content=True)
+                if not rows:
+                    break  # rows were lost, which VerifyCube names; the rest is found all the same
                 sequence = rows[-1].sequence
                 await self._add(txn, cube, rows, contents, versions, erased)
             revision, count = commit.revision, count + commit.change_count

@@ -330,9 +330,11 @@ async def _confirm(
                 scope = of_cube[0].scope
                 # At the searched revision, the newest one too: a commit made meanwhile is not what was searched.
                 versions = await txn.versions_by_uid(scope.cube.key, [item.uid for item in of_cube], scope.revision)
-                for item in of_cube:
-                    key = (scope.cube.uid, item.uid)
-                    confirmed[key] = await _verdict(txn, call, filter_, item, versions.get(item.uid))
+                found = {item.uid: _as_indexed(item, versions.get(item.uid)) for item in of_cube}
+                await hide_names(txn, call, scope.cube, [message for message in found.values() if message is not None])
+                for uid, message in found.items():
+                    fits = message is not None and _fits(message, filter_)
+                    confirmed[scope.cube.uid, uid] = Hit(memory=message) if fits else None
 
         if unknown:
             await mos.read(read)
@@ -346,17 +348,15 @@ async def _confirm(
     return hits
 
 
-async def _verdict(txn: Reader, call: Call, filter_: Filter, item: Ranked, version: Version | None) -> Hit | None:
-    scope = item.scope
-    if version is None or not version.payload or not scope.view.sees(version):
+def _as_indexed(item: Ranked, version: Version | None) -> Memory | None:
+    """Returns what the record says of a candidate; None where it is not, or no longer, what the index found."""
+    if version is None or not version.payload or not item.scope.view.sees(version):
         return None
-    message: Memory = memory_message(scope.cube.id, version)
-    if version.from_revision != item.from_revision:
-        return None
-    await hide_names(txn, call, scope.cube, [message])
-    if not filter_.mentions("state") and message.state != MEMORY_STATE_ACTIVE:
-        return None
-    return Hit(memory=message) if filter_.matches(message) else None
+    return memory_message(item.scope.cube.id, version) if version.from_revision == item.from_revision else None
+
+
+def _fits(message: Memory, filter_: Filter) -> bool:
+    return (filter_.mentions("state") or message.state == MEMORY_STATE_ACTIVE) and filter_.matches(message)
 
 
 def _fill(response: SearchMemoriesResponse, hits: Sequence[Hit]) -> None:
