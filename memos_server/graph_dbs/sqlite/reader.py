@@ -169,6 +169,11 @@ class SqliteReader(AccessReader):
         self._db = connection
         self._known = known
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, for reads and writes that the port does not have."""
+        return self._db
+
     async def cube(self, cube_id: str) -> CubeRow | None:
         """See Reader."""
         known = self._known
