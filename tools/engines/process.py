@@ -106,6 +106,7 @@ class Engine(ABC):
         running = self._running()
         if running:
             raise EngineError(f"{self.name} runs already in {self.folder}, process {running.pid}")
+        self._forget()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_ports()
         arguments, environment = self._command()
@@ -135,7 +136,7 @@ class Engine(ABC):
         process = self._running()
         if process:
             process.send_signal(signal.SIGTERM)
-            if not self._ended(process, timeout_s):
+            if not self._ended(timeout_s):
                 self.kill()
                 raise EngineError(
                     f"{self.name} did not end {timeout_s:g} s after SIGTERM and was killed{self._last_lines()}"
@@ -147,7 +148,7 @@ class Engine(ABC):
         process = self._running()
         if process:
             process.kill()
-            if not self._ended(process, 30):
+            if not self._ended(30):
                 raise EngineError(f"{self.name}, process {process.pid}, is there 30 s after SIGKILL")
         self._forget()
 
@@ -243,15 +244,14 @@ class Engine(ABC):
             self.ports = {name: state["base"] + offset for offset, name in enumerate(self.port_names)}
         return process
 
-    def _ended(self, process: psutil.Process, timeout_s: float) -> bool:
-        try:
-            if self._process is not None and self._process.pid == process.pid:
-                self._process.wait(timeout_s)
-            else:
-                process.wait(timeout_s)
-        except (subprocess.TimeoutExpired, psutil.TimeoutExpired):
-            return False
-        return True
+    def _ended(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            # What another process started stays a zombie until that one asks for its status.
+            if (self._process is not None and self._process.poll() is not None) or self._running() is None:
+                return True
+            time.sleep(_POLL_S / 5)
+        return False
 
     def _forget(self) -> None:
         if self._process is not None:

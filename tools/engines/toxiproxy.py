@@ -69,7 +69,7 @@ class Toxiproxy(Engine):
         return [str(program(self.name)), "-host", LOOPBACK, "-port", str(self.ports["api"])], {"LOG_LEVEL": "warn"}
 
     def _answers(self) -> bool:
-        self._call("GET", "/version")
+        self._call("GET", "/proxies")
         return True
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
