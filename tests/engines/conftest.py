@@ -1,0 +1,33 @@
+"""Fixtures of the tests over engines."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from tests.engines.fleet import Fleet, started
+
+SEED = int(os.environ.get("MEMOS_TEST_SEED", "20261121"))
+
+
+@pytest.fixture(scope="session")
+def _fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with started(tmp_path_factory.mktemp("fleet")) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fleet(_fleet: Fleet) -> Iterator[Fleet]:
+    """The engines, all alive."""
+    _fleet.whole()
+    yield _fleet
+    _fleet.mend()
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Chances that MEMOS_TEST_SEED and the test's name choose."""
+    return random.Random(f"{SEED} {request.node.name}")
