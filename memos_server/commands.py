@@ -1,4 +1,4 @@
-"""The server's part of the command line: serve, doctor, backup, restore, models, tls (entry point `memos.commands`).
+"""The server's part of the command line: serve, doctor, backup, migrate, models, tls (entry point `memos.commands`).
 
 `memos` loads this module for each of its commands, so what only the server needs is imported where it is used.
 """
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress
 
-from memos_server import backup_commands
+from memos_server import backup_commands, migrate_commands
 from memos_server.command_line import err, explained, settings_of, wants_json
 from memos_server.configs.errors import SetupError
 
@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command()(serve)
     app.command()(doctor)
     backup_commands.register(app)
+    migrate_commands.register(app)
     models = typer.Typer(help="Install embedding models.", no_args_is_help=True)
     models.command("add")(models_add)
     models.command("list")(models_list)
