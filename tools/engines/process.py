@@ -189,7 +189,8 @@ class Engine(ABC):
         path = self.folder / file
         if given is None and path.exists():
             return path.read_text(encoding="utf-8").strip()
-        secret = given if given is not None else secrets.token_urlsafe(24)
+        # Letters and digits: no engine takes them for an option.
+        secret = given if given is not None else secrets.token_hex(24)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         path.write_text(secret + "\n", encoding="utf-8")
