@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from memos_server.blob_stores.s3.bucket import AbsentError, Bucket, ConditionError, Stored
@@ -26,6 +26,10 @@ OPEN_BYTES: Final = 256 * 1024
 
 MAX_KNOWN: Final = 128
 """The most uploads whose end is kept in memory, each with at most OPEN_BYTES; of another one the store is asked."""
+
+_KNOWN_S: Final = 60.0
+"""How long an end is believed, seconds. An upload that another server has finished or dropped meanwhile takes pieces
+that no chain holds; whoever finishes it then is told where to go on."""
 
 _COUNTED_S: Final = 30.0
 """How old the sum of a cube's unfinished uploads may be, seconds: so much later this server hears of other servers'."""
@@ -44,12 +48,14 @@ class _End:
         start: Where its open piece begins; `size` without one.
         etag: The open piece's; None without one.
         data: The open piece's bytes.
+        seen: When it was so, by the monotonic clock.
     """
 
     size: int
     start: int
     etag: str | None = None
     data: bytes = b""
+    seen: float = field(default_factory=time.monotonic)
 
 
 def chain(pieces: Sequence[Stored]) -> list[Stored]:
@@ -99,7 +105,7 @@ class Uploads:
     def append(self, cube_uid: str, upload: str, offset: int, data: bytes) -> None:
         """Appends to an upload; errors as in BlobStore.append."""
         end = self._taken(upload)
-        if end is None or end.size != offset:
+        if end is None or end.size != offset or not data or time.monotonic() - end.seen > _KNOWN_S:
             end = self._look(upload)
         for _ in range(_TRIES):
             self._check(end, offset, data)
