@@ -9,6 +9,9 @@ FILES ?=
 BENCH ?=
 PARTS ?=
 PEERS ?=
+ENGINE ?=
+FOLDER ?=
+KEEP ?=
 export PYTHON
 
 .PHONY: help
@@ -17,6 +20,8 @@ help: ## List the targets
 
 .venv/.setup-demo: $(LOCK)
 	@tools/setup.sh demo
+.venv/.setup-engines: $(LOCK)
+	@tools/setup.sh engines
 .venv/.setup-test: $(LOCK)
 	@tools/setup.sh test
 .venv/.setup-dev: $(LOCK)
@@ -29,15 +34,30 @@ setup: .venv/.setup-demo ## Install the server, the CLI and the embedding weight
 setup-dev: .venv/.setup-dev ## Install what developing needs as well
 
 .PHONY: demo
-demo: setup ## Remember, search, update, roll back and verify on real text; FILES="a.md b.md" chooses it
-	@$(BIN)/memos demo $(FILES)
+demo: $(if $(ENGINE),.venv/.setup-engines,.venv/.setup-demo) ## Show the main job on real text; FILES="a.md b.md" chooses it, ENGINE=neo4j+weaviate+s3 runs it over engines
+	@$(if $(ENGINE),$(BIN)/python -m tools.engines run $(ENGINE) -- )$(BIN)/memos demo $(if $(ENGINE),--config {config} )$(FILES)
+
+.PHONY: engines
+engines: .venv/.setup-engines ## Start Neo4j, Weaviate and an S3 store on loopback (needs Go, Maven and a JDK); ENGINE= chooses, FOLDER= keeps
+	@$(BIN)/python -m tools.engines build $(if $(ENGINE),$(subst +, ,$(ENGINE)))
+	@$(BIN)/python -m tools.engines start $(ENGINE) $(if $(FOLDER),--folder "$(FOLDER)")
+
+.PHONY: engines-stop
+engines-stop: .venv/.setup-engines ## Stop them and remove their data; KEEP=1 keeps it
+	@$(BIN)/python -m tools.engines stop $(if $(FOLDER),--folder "$(FOLDER)") $(if $(KEEP),--keep)
 
 .PHONY: test
 test: .venv/.setup-test ## Run the tests (at most 8 minutes; needs Python alone)
-	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) -m "not long"
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) -m "not long and not engines"
+
+.PHONY: test-engines
+test-engines: .venv/.setup-test ## Build the engines and run the tests over them (at most 9 minutes; needs Go, Maven and a JDK)
+	@$(BIN)/python -m tools.engines build
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" MEMOS_REQUIRE_TOOLS=1 $(PYTEST) -m "engines and not long"
 
 .PHONY: test-all
-test-all: .venv/.setup-test ## Run the tests, the long ones too, and every mutant against the whole conformance suite (hours)
+test-all: .venv/.setup-test ## Run all tests, also the long ones and those over engines, and every mutant against the whole suite (hours)
+	@$(BIN)/python -m tools.engines build
 	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST)
 	@$(BIN)/python -m conformance.mutants.run --all
 
@@ -106,4 +126,5 @@ clean: ## Remove caches and build output; .venv and .tools stay
 
 .PHONY: distclean
 distclean: clean ## Remove .venv and .tools too
+	@[[ ! -e .tools/engines/run/engines.json ]] || $(BIN)/python -m tools.engines stop
 	@rm -rf .venv .tools

