@@ -262,8 +262,7 @@ async def _catch_up(source: Side, target: Side, report: Report, progress: Progre
         copied = await _pass(source, target, report, progress)
         if turn == 0:
             # While there is time: the last pass then finds most of it done.
-            progress.stage("copying access, requests, audit and jobs", None)
-            await equal_rows(source.store, target.store)
+            await _equal(source, target, progress)
         if once or copied.commits <= _LITTLE:
             return
 
@@ -278,10 +277,20 @@ async def _pass(source: Side, target: Side, report: Report, progress: Progress) 
     if not _same_blobs(source, target):
         uids = {head.id: head.uid for head in await heads(target.store)}
         progress.stage(f"copying blobs, pass {number}", None)
-        blobs = await copy_blobs(source.store, source.blobs, target.blobs, uids, progress.done)
+        blobs = await copy_blobs(source.store, target.store, source.blobs, target.blobs, uids, progress.done)
         report.blobs += blobs.count
         report.blob_bytes += blobs.size
     return copied
+
+
+async def _equal(source: Side, target: Side, progress: Progress) -> None:
+    """Makes what lies beside the logs equal, and erases the bytes of blobs that the source has erased."""
+    progress.stage("copying access, requests, audit and jobs", None)
+    if not _same_blobs(source, target):
+        # First, while the target's rows still name them.
+        uids = {head.id: head.uid for head in await heads(target.store)}
+        await drop_blobs(source.store, target.store, target.blobs, uids)
+    await equal_rows(source.store, target.store)
 
 
 def _same_blobs(source: Side, target: Side) -> bool:
@@ -334,11 +343,7 @@ async def _last_pass(source: Side, target: Side, report: Report, progress: Progr
     for _ in range(_LAST_PASSES):
         if not (await _pass(source, target, report, progress)).commits:
             break
-    uids = {head.id: head.uid for head in await heads(target.store)}
-    progress.stage("copying access, requests, audit and jobs", None)
-    if not _same_blobs(source, target):
-        await drop_blobs(source.store, target.store, target.blobs, uids)
-    await equal_rows(source.store, target.store)
+    await _equal(source, target, progress)
     # What was copied before it was purged must not stay in the target's files either.
     for _ in range(_COMPACTIONS):
         if await target.store.compact():

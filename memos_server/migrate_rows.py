@@ -158,6 +158,7 @@ class CopiedBlobs:
 
 async def copy_blobs(
     source: MovingStore,
+    target: MovingStore,
     ours: BlobStore,
     theirs: BlobStore,
     uids: Mapping[str, str],
@@ -167,9 +168,10 @@ async def copy_blobs(
 
     Args:
         source: The record that says which blobs there are.
+        target: The record that is told of them first, so that what is purged meanwhile is known to be erased there.
         ours: The source's blobs.
         theirs: The target's.
-        uids: Cube id -> uid.
+        uids: Cube id -> uid, of the cubes that the target has.
         progress: Called with a number of bytes that were written.
 
     Raises:
@@ -177,12 +179,14 @@ async def copy_blobs(
     """
     copied = CopiedBlobs()
     async for page in pages(source, Table.BLOBS):
-        for row in page:
+        # Those of cubes that were made since the heads were read come with the next pass.
+        held = [row for row in page if not row[4] and row[0] in uids]
+        there = await _by_key(target, Table.BLOBS, held)
+        if changed := [row for row in held if there.get(key_of(Table.BLOBS, row)) != row]:
+            await patiently(partial(target.put_loose_rows, Table.BLOBS, changed))
+        for row in held:
             cube, digest, size = str(row[0]), str(row[1]), int(row[2])
-            # One that was made since the heads were read comes with the next pass.
-            uid = uids.get(cube)
-            if row[4] or uid is None:
-                continue
+            uid = uids[cube]
             if await patiently(partial(theirs.size, uid, digest)) == size:
                 continue
             try:
