@@ -18,8 +18,8 @@ from memos_server.migrate_sides import target_settings
 from tests.conftest import MakeWorld, World
 from tests.support.folder_story import WEIGHTS, fill, upload
 from tests.support.folders import VERSIONS, told, unpack
-from tests.support.mip import Grant, Mip, RpcError, text
 from tests.support.migrations import Silent, everything, moved, run, settings_of, told_by
+from tests.support.mip import Grant, Mip, RpcError, text
 
 PIN = "the PIN of the green card is 4417"
 FRESH_ID = "0198c5a2-7f3e-7c41-9a52-3d1f0b6e8c99"
@@ -237,7 +237,7 @@ async def test_the_mark_of_a_record_that_moved_can_be_taken_away(make_world: Mak
     await moved(world.data, tmp_path / "there")
     with pytest.raises(SetupError, match="has moved to"):
         await world.start()
-    with pytest.raises(SetupError, match="has moved to .* already"):
+    with pytest.raises(SetupError, match=r"has moved to .* already"):
         await moved(world.data, tmp_path / "elsewhere")
     undone = await run("migrate", "--undo", "--data", world.data)
     assert undone.returncode == 0, undone.stderr
