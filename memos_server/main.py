@@ -47,6 +47,7 @@ from memos_server.mem_os import indexing
 from memos_server.mem_os.access import SERVER
 from memos_server.mem_os.compaction import compact
 from memos_server.mem_os.context import Mos
+from memos_server.mem_os.drift import DriftSweep
 from memos_server.mem_os.embedding import Embeddings
 from memos_server.mem_os.fork_blobs import FORK, take_back
 from memos_server.mem_os.indexing import IndexKeeper
@@ -64,6 +65,8 @@ from memos_server.vec_dbs.base import SearchIndex
 _LOG = logging.getLogger(__name__)
 
 LOCAL_ADMIN = "principals/local-admin"
+EMBEDDED_INDEX = "embedded"
+"""The index backend whose files lie in the data folder, which one server uses."""
 _LOCAL_TTL_S = 366 * 86_400
 _SWITCH_S = 0.0005
 """How long a thread computes before another may: the event loop waits so long each time that it needs its turn while
@@ -154,14 +157,19 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     address = _listen(server, settings, credentials)
     await server.start()
     stack.push_async_callback(_drain, server, status, mos, refused)
+    drift = DriftSweep(store, mos.keeper, partial(_works, mos))
     if settings.metrics.listen is not None:
-        metrics = Metrics(settings.metrics, partial(_stats_from_thread, mos, asyncio.get_running_loop()))
+        read = partial(_stats_from_thread, mos, asyncio.get_running_loop())
+        metrics = Metrics(settings.metrics, read, drift.drift)
         stack.push_async_callback(asyncio.to_thread, metrics.close)
         _LOG.info("metrics are at http://%s/metrics", metrics.address)
     mos.jobs.start()
     mos.vitals.changed = partial(_dependency_changed, status, mos)
     mos.vitals.start()
     stack.push_async_callback(mos.vitals.close)
+    if settings.index.backend != EMBEDDED_INDEX:
+        # The embedded index would read all its files for it, and nobody else can leave it behind.
+        stack.callback(asyncio.create_task(drift.run(), name="drift of the indexes").cancel)
     housekeeping = asyncio.create_task(_housekeeping(mos), name="housekeeping")
     stack.callback(housekeeping.cancel)
     recording = asyncio.create_task(_recording(refused), name="refused calls")
@@ -263,6 +271,11 @@ async def _dependency_changed(status: health_aio.HealthServicer, mos: Mos, name:
     await set_dependency(status, name, works)
     if name == RECORD and not mos.going:
         await set_serving(status, works)
+
+
+def _works(mos: Mos) -> bool:
+    """Returns whether record and index work, as far as is known."""
+    return all(each.serving for each in mos.vitals.dependencies() if each.name in (RECORD, "index"))
 
 
 def _stats_from_thread(mos: Mos, loop: asyncio.AbstractEventLoop) -> GetServerStatsResponse:

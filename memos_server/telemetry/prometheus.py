@@ -20,6 +20,7 @@ from memos_server._pb.mip.v1.server_service_pb2 import CallStats, GetServerStats
 from memos_server.configs.errors import SetupError
 from memos_server.configs.settings import MetricsSettings
 from memos_server.configs.tls import is_loopback
+from memos_server.telemetry.drift import IndexDrift
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -29,6 +30,7 @@ _SLOW_CLIENT_S = 10.0
 _AT_ONCE = 16
 
 Read = Callable[[], GetServerStatsResponse]
+ReadDrift = Callable[[], IndexDrift]
 
 
 class Metrics:
@@ -38,12 +40,13 @@ class Metrics:
         address: Where it listens, `HOST:PORT`.
     """
 
-    def __init__(self, settings: MetricsSettings, read: Read) -> None:
+    def __init__(self, settings: MetricsSettings, read: Read, drift: ReadDrift = IndexDrift) -> None:
         """Begins to listen.
 
         Args:
             settings: Where.
             read: Returns the numbers; called from threads, it may block.
+            drift: Returns how far indexes are behind; called from threads.
 
         Raises:
             SetupError: The extra `telemetry` is not installed, the port is taken, or the address is off loopback and
@@ -64,6 +67,7 @@ class Metrics:
                 'pip install "memos-mip[telemetry]", or remove metrics.listen.',
             ) from error
         self._read = read
+        self._drift = drift
         server_class = _Server6 if ":" in endpoint.host else _Server
         try:
             self._server = make_server(endpoint.host, endpoint.port, self._answer, server_class, _Handler)
@@ -87,13 +91,13 @@ class Metrics:
         from prometheus_client import CollectorRegistry, make_wsgi_app
 
         try:
-            stats = self._read()
+            stats, drift = self._read(), self._drift()
         except Exception as error:
             _LOG.warning("the metrics could not be read", exc_info=error)
             start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
             return [b"the server could not read its metrics; its log says why\n"]
         registry = CollectorRegistry()
-        registry.register(_Once(list(families(stats))))
+        registry.register(_Once([*families(stats), *drift_families(drift)]))
         answer: Iterable[bytes] = make_wsgi_app(registry)(environ, start_response)
         return answer
 
@@ -188,6 +192,23 @@ def families(stats: GetServerStatsResponse) -> Iterable[Metric]:
     info.add_metric([__version__], 1)
     yield info
     yield from _process(stats)
+
+
+def drift_families(drift: IndexDrift) -> Iterable[Metric]:
+    """Yields how far indexes are behind; what a sweep measures only once one has ended."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    def gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+        return GaugeMetricFamily(f"mip_server_index_{name}", text, value)
+
+    yield gauge("broken_cubes", "Cubes whose index cannot be brought up to the log now.", drift.broken)
+    if not drift.end_time:
+        return
+    yield gauge("drift_cubes", "Cubes that the last sweep found behind, though nobody wrote to them.", drift.behind)
+    yield gauge("drift_max_commits", "How far the farthest of them was behind, commits.", drift.worst)
+    yield gauge("swept_cubes", "Cubes that the last sweep compared with their logs.", drift.cubes)
+    yield gauge("sweep_seconds", "How long the last sweep took.", drift.seconds)
+    yield gauge("sweep_end_time_seconds", "When it ended, seconds since the epoch.", drift.end_time)
 
 
 def _process(stats: GetServerStatsResponse) -> Iterable[Metric]:
