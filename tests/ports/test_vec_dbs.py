@@ -1,6 +1,7 @@
 """What every search index must do: the contract of memos_server/vec_dbs/base.py, with every backend as a parameter.
 
-To add a backend of this tree, add it to BACKENDS. Those of installed packages are found (tests/ports/plugged.py).
+To add a backend of this tree, add it to BACKENDS, or to ENGINES when it needs a running service. Those of installed
+packages are found (tests/ports/plugged.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,8 +37,10 @@ from memos_server.vec_dbs.base import (
     StateIn,
 )
 from memos_server.vec_dbs.embedded import EmbeddedIndex
+from memos_server.vec_dbs.weaviate import WeaviateIndex
 from tests.ports.naive_index import NaiveIndex
 from tests.ports.plugged import plugged
+from tests.support import engines
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,30 @@ BACKENDS = [
     Backend("embedded-eager", lambda data_dir: EmbeddedIndex(data_dir, snapshot_changes=1), ordered=True),
     *(Backend(name, make) for name, make in plugged("memos.vec_dbs").items()),
 ]
+
+
+_folders: set[str] = set()
+
+
+def weaviate_index(data_dir: str) -> SearchIndex:
+    """Returns the index in Weaviate of a data folder, empty for a new one."""
+    if data_dir not in _folders:
+        engines.clean_weaviate("Ports")
+        _folders.add(data_dir)
+    return WeaviateIndex(data_dir, **engines.weaviate().config(), prefix="Ports")
+
+
+ENGINES = [Backend("weaviate", weaviate_index, ordered=True)]
+
+
+def parameters(*backends: Backend) -> list[ParameterSet]:
+    """Returns backends as the parameters of a test; those over engines carry the marker `engines`."""
+    marks = {each.name: [pytest.mark.engines] for each in ENGINES}
+    return [pytest.param(each, id=each.name, marks=marks.get(each.name, [])) for each in backends]
+
+
+EVERY = parameters(*BACKENDS, *ENGINES)
+DURABLE = parameters(*(each for each in [*BACKENDS, *ENGINES] if each.durable))
 CUBE = "0192f7a0-0000-7000-8000-00000000c0be"
 EVERYTHING = All(())
 HALF = 0.5
@@ -116,7 +144,7 @@ def scores(result: IndexResult) -> dict[int, float]:
     return {int(candidate.uid[-12:], 16): candidate.lexical for candidate in result.candidates}
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
+@pytest.fixture(params=EVERY)
 def backend(request: pytest.FixtureRequest) -> Backend:
     chosen: Backend = request.param
     return chosen
@@ -125,7 +153,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 @pytest.fixture
 async def index(backend: Backend, tmp_path: Path) -> AsyncIterator[SearchIndex]:
     made = backend.make(str(tmp_path))
-    await made.open()
+    await made.open("1")
     yield made
     await made.close()
 
@@ -404,10 +432,10 @@ async def test_searches_during_a_batch_see_all_of_it_or_nothing(index: SearchInd
     await asyncio.gather(fill(), look(), look())
 
 
-@pytest.mark.parametrize("backend", [each for each in BACKENDS if each.durable], ids=lambda each: each.name)
+@pytest.mark.parametrize("backend", DURABLE)
 async def test_what_was_closed_is_there_when_opened_again(backend: Backend, tmp_path: Path) -> None:
     index = backend.make(str(tmp_path))
-    await index.open()
+    await index.open("1")
     await one(
         index, 1, content("a", "cat", facets=["f"], entities=["E"], vector="x", confidence=1.0), version(1, 1, "a")
     )
@@ -416,7 +444,7 @@ async def test_what_was_closed_is_there_when_opened_again(backend: Backend, tmp_
     before = await index.search(CUBE, asked), await index.related(CUBE, asked, [uid(1)]), await held(index)
     await index.close()
     again = backend.make(str(tmp_path))
-    await again.open()
+    await again.open("1")
     assert await again.indexed_revision(CUBE) == 2
     assert before == (
         await again.search(CUBE, asked), await again.related(CUBE, asked, [uid(1)]), await held(again)
@@ -431,10 +459,10 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("backend", [each for each in BACKENDS if each.durable], ids=lambda each: each.name)
+@pytest.mark.parametrize("backend", DURABLE)
 async def test_an_erased_content_is_in_no_file_once_the_batch_is_applied(backend: Backend, tmp_path: Path) -> None:
     index = backend.make(str(tmp_path))
-    await index.open()
+    await index.open("1")
     for revision in range(1, 4):
         parts = [content(f"c{revision}-{n}", f"word{n} secret{n % 7}kept", facets=[f"f{n}"]) for n in range(100)]
         versions = [version(1000 * revision + n, revision, f"c{revision}-{n}") for n in range(100)]
@@ -443,7 +471,7 @@ async def test_an_erased_content_is_in_no_file_once_the_batch_is_applied(backend
     # Everything is on disk before it is erased.
     await index.close()
     index = backend.make(str(tmp_path))
-    await index.open()
+    await index.open("1")
     await one(index, 4, *(version(n, 4, None, state=5) for n in (1, 2, 3)), erased=["pin1", "pin2", "pin3"])
     vector = np.array(VECTORS["xyzw"], "<f4").tobytes()
     for path in files(tmp_path):
@@ -453,7 +481,7 @@ async def test_an_erased_content_is_in_no_file_once_the_batch_is_applied(backend
     await index.close()
 
 
-@pytest.mark.parametrize("backend", [each for each in BACKENDS if each.durable], ids=lambda each: each.name)
+@pytest.mark.parametrize("backend", DURABLE)
 @pytest.mark.parametrize("damage", ["empty", "cut off", "noise"])
 async def test_what_is_damaged_is_dropped_and_can_be_filled_again(
     backend: Backend, damage: str, tmp_path: Path
@@ -461,7 +489,7 @@ async def test_what_is_damaged_is_dropped_and_can_be_filled_again(
     batches = [IndexBatch(n, n + 1, [content(f"c{n}", "cat", vector="x")], [version(n, n + 1, f"c{n}")])
                for n in range(3)]  # fmt: skip
     index = backend.make(str(tmp_path))
-    await index.open()
+    await index.open("1")
     for batch in batches:
         await index.apply(CUBE, 4, batch)
     await index.close()
@@ -469,7 +497,7 @@ async def test_what_is_damaged_is_dropped_and_can_be_filled_again(
         size = path.stat().st_size
         path.write_bytes({"empty": b"", "cut off": path.read_bytes()[: size // 2], "noise": b"\x5a" * size}[damage])
     again = backend.make(str(tmp_path))
-    await again.open()
+    await again.open("1")
     assert await again.indexed_revision(CUBE) in (0, 3)
     for batch in batches:
         await again.apply(CUBE, 4, batch)
@@ -565,14 +593,14 @@ async def _check_history(
     backend: Backend, folder: str, batches: Sequence[IndexBatch], queries: Sequence[IndexQuery]
 ) -> None:
     model, index = NaiveIndex(), backend.make(folder)
-    await index.open()
+    await index.open("1")
     for number, batch in enumerate(batches):
         for each in (model, index):
             await each.apply(CUBE, 4, batch)
         if backend.durable and number % 2:
             await index.close()
             index = backend.make(folder)
-            await index.open()
+            await index.open("1")
             await index.apply(CUBE, 4, batch)
         assert await index.indexed_revision(CUBE) == batch.to_revision
         for asked in queries:
@@ -585,7 +613,7 @@ async def _check_history(
     await index.close()
 
 
-@pytest.mark.parametrize("backend", BACKENDS[1:], ids=lambda each: each.name)
+@pytest.mark.parametrize("backend", EVERY[1:])
 @settings(max_examples=60, deadline=None)
 @given(batches=histories(), queries=st.lists(QUERIES, min_size=1, max_size=4))
 def test_any_history_is_searched_as_the_reference_does(

@@ -1,0 +1,201 @@
+"""How far each cube is indexed, and the statistics of what it holds there.
+
+A cube has one head per server that wrote to it, and the furthest counts. A server writes only its own, in the order in
+which it applied batches, so none is ever lowered; one that a dead server left behind is passed by the others'.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.data import DataObject
+from weaviate.classes.query import Filter
+
+from memos_server.errors import MipError
+from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
+from memos_server.vec_dbs.weaviate.rows import Row
+
+_SERVERS = 1000
+"""The most heads of one cube that are read."""
+_TIDY = 8
+"""From how many on the heads that others passed are removed."""
+
+Cells = dict[tuple[int, int], tuple[int, int]]
+"""(state, label) -> how many versions are current, and how many terms they have together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a cube is indexed.
+
+    Attributes:
+        revision: The revision that its index reflects; 0 when there is none.
+        dimension: The dimension of its vectors, which names the collection that has it; 0 while it has none.
+        objects: How many objects it has at least.
+        erased: The last revision whose batch erased a content.
+        cells: Its versions that are current at the revision and have a content, counted.
+    """
+
+    revision: int = 0
+    dimension: int = 0
+    objects: int = 0
+    erased: int = 0
+    cells: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def versions(self) -> int:
+        """How many versions with content are current."""
+        return sum(count for count, _ in self.cells.values())
+
+
+NONE = Head()
+
+
+def count(cells: Cells, row: Row, sign: int) -> None:
+    """Adds a version to the counts, or takes it out."""
+    at = (row.state, row.label)
+    versions, terms = cells.get(at, (0, 0))
+    versions, terms = versions + sign, terms + sign * row.length
+    if versions or terms:
+        cells[at] = versions, terms
+    else:
+        cells.pop(at, None)
+
+
+class Heads:
+    """The heads of all cubes."""
+
+    def __init__(self, connection: Connection, name: str) -> None:
+        """Keeps heads in the collection `name`."""
+        self._connection = connection
+        self._name = name
+        self._slot = uuid.uuid4()
+        self._known: dict[str, tuple[float, Head]] = {}
+
+    def known(self, cube_uid: str, age_s: float) -> Head | None:
+        """Returns the head when it was read within the last `age_s` seconds."""
+        found = self._known.get(cube_uid)
+        return found[1] if found is not None and time.monotonic() - found[0] <= age_s else None
+
+    def forget(self, cube_uid: str) -> None:
+        """Has the head read anew."""
+        self._known.pop(cube_uid, None)
+
+    async def read(self, cube_uid: str) -> Head:
+        """Returns the head as it is in Weaviate now; NONE when there is none.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE.
+        """
+        try:
+            return await self.read_written(cube_uid)
+        except MissingError:
+            self._known[cube_uid] = (time.monotonic(), NONE)
+            return NONE
+
+    async def read_written(self, cube_uid: str) -> Head:
+        """Returns the head as `read` does, for one who will write it.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE.
+            MissingError: The collection is to be made first.
+        """
+        asked = time.monotonic()
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            return await client.collections.use(self._name).query.fetch_objects(
+                filters=Filter.by_property("cube").equal(cube_uid), limit=_SERVERS
+            )
+
+        found = [each.properties for each in (await self._connection.ask(call)).objects]
+        head = NONE
+        if found:
+            head = _head(max(found, key=lambda properties: int(properties["revision"])))
+        last = self._known.get(cube_uid)
+        if last is None or last[0] <= asked:
+            self._known[cube_uid] = (asked, head)
+        return head
+
+    async def write(self, cube_uid: str, head: Head) -> None:
+        """Raises the cube's head.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE.
+        """
+        cells = {f"{state},{label}": list(counts) for (state, label), counts in sorted(head.cells.items())}
+        properties = {
+            "cube": cube_uid,
+            "revision": head.revision,
+            "dimension": head.dimension,
+            "objects": head.objects,
+            "erased": head.erased,
+            "totals": json.dumps(cells, separators=(",", ":")),
+        }
+        own = uuid.uuid5(self._slot, cube_uid)
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            made: Any = DataObject(properties=properties, uuid=own)
+            return await client.collections.use(self._name).data.insert_many([made])
+
+        if (await self._connection.ask(call, writes=True)).has_errors:
+            raise MipError("BACKEND_UNAVAILABLE", "Weaviate did not take how far a cube is indexed; see its log")
+        self._known.pop(cube_uid, None)
+        after = await self.read(cube_uid)
+        if after.revision < head.revision:
+            raise MipError("BACKEND_UNAVAILABLE", "Weaviate reported as written what it does not have; see its log")
+        await self._tidy(cube_uid, after)
+
+    async def _tidy(self, cube_uid: str, head: Head) -> None:
+        """Removes the heads that were passed, once there are many: every start of a server leaves one."""
+
+        async def look(client: WeaviateAsyncClient) -> Any:
+            return await client.collections.use(self._name).query.fetch_objects(
+                filters=Filter.by_property("cube").equal(cube_uid), limit=_SERVERS, return_properties=["revision"]
+            )
+
+        if head.revision % 64:
+            return
+        found = (await self._connection.ask(look)).objects
+        old = [each.uuid for each in found if int(each.properties["revision"]) < head.revision]
+        if len(old) < _TIDY:
+            return
+
+        async def remove(client: WeaviateAsyncClient) -> Any:
+            return await client.collections.use(self._name).data.delete_many(where=Filter.by_id().contains_any(old))
+
+        await self._connection.ask(remove, writes=True)
+
+    async def remove(self, cube_uid: str) -> None:
+        """Has the cube at revision 0."""
+        self.forget(cube_uid)
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            where = Filter.by_property("cube").equal(cube_uid)
+            return await client.collections.use(self._name).data.delete_many(where=where)
+
+        try:
+            await self._connection.ask(call, writes=True)
+        except MissingError:
+            return
+        finally:
+            self.forget(cube_uid)
+
+
+def _head(properties: Mapping[str, Any]) -> Head:
+    cells: Cells = {}
+    for at, (versions, terms) in json.loads(properties["totals"]).items():
+        state, label = at.split(",")
+        cells[int(state), int(label)] = (versions, terms)
+    return Head(
+        revision=properties["revision"],
+        dimension=properties["dimension"],
+        objects=properties["objects"],
+        erased=properties["erased"],
+        cells=cells,
+    )

@@ -1,0 +1,390 @@
+"""Search: Weaviate finds candidates, their scores are computed here, exactly as the port says."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.query import MetadataQuery, Sort
+
+from memos_server.vec_dbs.base import Candidate, IndexQuery, IndexResult
+from memos_server.vec_dbs.weaviate import filters
+from memos_server.vec_dbs.weaviate.collections import Collections
+from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
+from memos_server.vec_dbs.weaviate.heads import Head, Heads
+from memos_server.vec_dbs.weaviate.rows import FULL, LIGHT, SCORED, Row, from_objects, term
+from memos_server.vec_dbs.weaviate.statistics import Statistics, Totals
+from memos_server.vec_dbs.weaviate.tenants import Place, Tenants
+
+MOST = 10_000
+"""The most objects that Weaviate returns (QUERY_MAXIMUM_RESULTS)."""
+_MARGIN = 8
+"""How many candidates more than asked for show whether the last ones are equal."""
+_KNOWN_S = 1.0
+"""For how long a head is taken for the newest, seconds. A search asks for it again meanwhile."""
+
+
+class MovedError(Exception):
+    """The cube is not where its head said: it was dropped, or moved to another collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a channel found.
+
+    Attributes:
+        rows: The versions, best first.
+        complete: Whether they are all.
+    """
+
+    rows: Sequence[Row]
+    complete: bool
+
+
+class Searcher:
+    """Searches cubes."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        collections: Collections,
+        heads: Heads,
+        tenants: Tenants,
+        statistics: Statistics,
+        k1: float,
+        b: float,
+    ) -> None:
+        """Searches through a connection, with the parameters of BM25."""
+        self._connection = connection
+        self._collections = collections
+        self._heads = heads
+        self._tenants = tenants
+        self._statistics = statistics
+        self._k1 = k1
+        self._b = b
+
+    async def search(self, cube_uid: str, query: IndexQuery) -> IndexResult:
+        """See SearchIndex."""
+        if query.depth < 1:
+            raise ValueError("depth must be at least 1")
+        if query.vector is not None and not np.isfinite(query.vector).all():
+            raise ValueError("the query vector has a component that is not finite")
+        where = filters.every([filters.visible(query.max_sensitivity, query.granted), filters.pushed(query.where)])
+
+        async def ask(head: Head, place: Place) -> IndexResult:
+            if query.vector is not None and head.dimension not in (0, len(query.vector)):
+                raise ValueError(f"the cube's vectors have dimension {head.dimension}, not {len(query.vector)}")
+            if where is False:
+                return IndexResult(query.revision, ())
+            search = _Search(self, head, place, query, filters.every([filters.current(query.revision), where]))
+            return await search.run()
+
+        found: IndexResult = await self.at_head(cube_uid, query.revision, ask, empty=IndexResult(query.revision, ()))
+        return found
+
+    async def at_head(
+        self,
+        cube_uid: str,
+        revision: int,
+        ask: Callable[[Head, Place], Any],
+        *,
+        empty: Any,
+    ) -> Any:
+        """Asks a cube, while its head is read again: the one that is known may be of a Weaviate that lost its data.
+
+        Raises:
+            ValueError: The index has not reached the revision.
+        """
+        known = self._heads.known(cube_uid, _KNOWN_S)
+        if known is None or known.revision < revision:
+            known = await self._heads.read(cube_uid)
+        for _ in range(3):
+            if known.revision < revision:
+                raise ValueError(f"the index is at revision {known.revision}, not at {revision} yet")
+            if not known.revision:
+                return empty
+            place = (self._collections.memories(known.dimension), cube_uid)
+            asked = asyncio.ensure_future(ask(known, place))
+            try:
+                now = await self._heads.read(cube_uid)
+                # A search that began at a head is right at its revision when the index only went on since.
+                if now.revision >= revision and now.dimension == known.dimension:
+                    return await asked
+            except MissingError:
+                # Dropped, or moved, after the head was read.
+                self._heads.forget(cube_uid)
+                now = await self._heads.read(cube_uid)
+                if (now.revision, now.dimension) == (known.revision, known.dimension):
+                    await self._heads.remove(cube_uid)
+                    now = await self._heads.read(cube_uid)
+            finally:
+                if not asked.done():
+                    asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            known = now
+        raise ValueError("the index is being made anew")
+
+    async def rows(self, place: Place, call: Callable[[Any], Any]) -> list[Row]:
+        """Returns the versions that a query of a tenant's collection finds."""
+        collection, name = place
+        self._tenants.use(place)
+
+        async def asked(client: WeaviateAsyncClient) -> Any:
+            return await call(client.collections.use(collection).with_tenant(name).query)
+
+        return from_objects((await self._connection.ask(asked)).objects)
+
+    @property
+    def statistics(self) -> Statistics:
+        """The statistics."""
+        return self._statistics
+
+    @property
+    def tenants(self) -> Tenants:
+        """The tenants."""
+        return self._tenants
+
+    def weigh(self, row: Row, words: Mapping[str, str], idf: Mapping[str, float], mean: float) -> Scored:
+        """Returns a version's BM25 score and the terms that it has."""
+        has = row.terms.split(" ")
+        matched = []
+        score = 0.0
+        norm = self._k1 * (1.0 - self._b + self._b * row.length / mean)
+        for word, indexed in words.items():
+            times = has.count(indexed)
+            if times:
+                matched.append(word)
+                score += idf[word] * times / (times + norm)
+        return Scored(row, score, tuple(matched))
+
+
+@dataclass(slots=True)
+class Scored:
+    """A version with its scores."""
+
+    row: Row
+    lexical: float
+    matched: tuple[str, ...]
+    vector: float | None = None
+
+
+class _Search:
+    """One search on its way."""
+
+    def __init__(self, searcher: Searcher, head: Head, place: Place, query: IndexQuery, where: Any) -> None:
+        self._searcher = searcher
+        self._head = head
+        self._place = place
+        self._query = query
+        self._where = where
+        # A term is scored as the caller wrote it, and found as it is indexed.
+        self._words = {word: term(word) for word in dict.fromkeys(query.terms)}
+        self._special = filters.raised(query.max_sensitivity, query.granted)
+        self._grants = {uid: level for level, uids in self._special.items() for uid in uids}
+
+    async def run(self) -> IndexResult:
+        query = self._query
+        if not self._words and query.vector is None:
+            return await self._newest()
+        if not self._head.dimension and not self._words:
+            return IndexResult(query.revision, ())
+        if query.depth + _MARGIN > MOST:
+            return await self._all()
+        by_vector = query.vector is not None and self._head.dimension > 0
+        # What a cube of few versions has of a channel comes at once, and tells the statistics besides.
+        few = self._head.objects < 2 * query.depth
+        states = filters.only_states(query.where)
+        tells = few and states is not None and states >= query.base
+        lexical, vector, totals = await asyncio.gather(
+            self._lexical(with_vectors=by_vector and not few),
+            self._nearest() if by_vector else _nothing(),
+            self._searcher.statistics.totals(self._place, self._head, query, [] if tells else list(self._words))
+            if self._words
+            else _no_totals(),
+        )
+        if self._words and tells:
+            if lexical.complete:
+                in_base = [row for row in lexical.rows if row.state in query.base]
+                has = [set(row.terms.split(" ")) for row in in_base]
+                totals.having = {word: sum(each in text for text in has) for word, each in self._words.items()}
+            else:
+                totals = await self._searcher.statistics.totals(self._place, self._head, query, list(self._words))
+        return self._result(lexical, vector, totals)
+
+    async def _lexical(self, *, with_vectors: bool) -> Hits:
+        """Returns what has a term, in Weaviate's order, which is nearly the port's."""
+        if not self._words:
+            return Hits((), complete=True)
+        text = " ".join(self._words.values())
+
+        async def best(limit: int) -> list[Row]:
+            return await self._searcher.rows(
+                self._place,
+                lambda ask: ask.bm25(
+                    text,
+                    query_properties=["terms"],
+                    limit=limit,
+                    filters=self._where,
+                    return_properties=SCORED,
+                    return_metadata=MetadataQuery(score=True),
+                    include_vector=with_vectors,
+                ),
+            )
+
+        return await self._widened(best, 2 * self._query.depth)
+
+    async def _nearest(self) -> Hits:
+        """Returns the nearest, at least as many as are asked for, and all that are as near as the last of them."""
+        query = self._query
+        assert query.vector is not None
+        near = query.vector.astype(np.float32, copy=False).tolist()
+
+        async def best(limit: int) -> list[Row]:
+            return await self._searcher.rows(
+                self._place,
+                lambda ask: ask.near_vector(
+                    near,
+                    limit=limit,
+                    filters=self._where,
+                    return_properties=SCORED if self._words else LIGHT,
+                    return_metadata=MetadataQuery(distance=True),
+                ),
+            )
+
+        return await self._widened(best, query.depth)
+
+    async def _widened(self, best: Callable[[int], Awaitable[list[Row]]], limit: int) -> Hits:
+        """Returns at least the best `depth` of a channel, and all that are as good as the last of them."""
+        depth = self._query.depth
+        limit += _MARGIN
+        while True:
+            most = min(limit, MOST)
+            rows = await best(most)
+            seen = self._seen(rows)
+            complete = len(rows) < most
+            if complete or most == MOST or (len(seen) > depth and seen[depth - 1].score > seen[-1].score):
+                return Hits(seen, complete=complete)
+            limit *= 4
+
+    def _seen(self, rows: Sequence[Row]) -> list[Row]:
+        """Returns the versions that the caller may see, each memory once; what changed meanwhile is left out."""
+        query = self._query
+        best: dict[str, Row] = {}
+        for row in rows:
+            level = max(query.max_sensitivity, self._grants.get(row.uid, 0))
+            if row.current(query.revision) and row.level <= level and row.content is not None:
+                # Two are current only while a server sets right what a slower one wrote.
+                other = best.get(row.uid)
+                if other is None or other.since < row.since:
+                    best[row.uid] = row
+        return [row for row in rows if best.get(row.uid) is row]
+
+    def _result(self, lexical: Hits, vector: Hits, totals: Totals) -> IndexResult:
+        query = self._query
+        idf = {
+            word: math.log(1.0 + (totals.versions - having + 0.5) / (having + 0.5))
+            for word, having in ((word, totals.having.get(word, 0)) for word in self._words)
+        }
+        scored: dict[str, Scored] = {}
+        for row in [*lexical.rows, *vector.rows]:
+            if row.uid not in scored:
+                scored[row.uid] = self._searcher.weigh(row, self._words, idf, totals.mean)
+        cosines = {row.uid: row.score for row in vector.rows}
+        by_words = sorted((scored[row.uid] for row in lexical.rows), key=lambda each: (-each.lexical, each.row.uid))
+        by_words = [each for each in by_words if each.matched]
+        by_vector = sorted(
+            (scored[row.uid] for row in vector.rows), key=lambda each: (-cosines[each.row.uid], each.row.uid)
+        )
+        chosen = list({each.row.uid: each for each in [*by_words[: query.depth], *by_vector[: query.depth]]}.values())
+        near = None if query.vector is None else query.vector.astype(np.float32, copy=False)
+        for each in chosen:
+            each.vector = cosines.get(each.row.uid)
+            if each.vector is None and near is not None:
+                each.vector = _cosine(near, each.row.vector)
+        kept = [cosines[each.row.uid] for each in by_vector[: query.depth]]
+        channels = {each.row.uid for each in by_words} | {each.row.uid for each in by_vector}
+        return IndexResult(
+            revision=query.revision,
+            candidates=[
+                Candidate(each.row.uid, each.row.since, each.lexical, each.vector, each.matched) for each in chosen
+            ],
+            lexical_top=by_words[0].lexical if by_words else 0.0,
+            vector_top=kept[0] if kept else 0.0,
+            vector_floor=kept[-1] if kept else 0.0,
+            exhausted=lexical.complete and vector.complete and len(chosen) == len(channels),
+        )
+
+    async def _newest(self) -> IndexResult:
+        query = self._query
+        if query.depth >= MOST:
+            return await self._all()
+        order = Sort.by_property("create_time", ascending=False).by_property("uid")
+        limit = query.depth + 1
+        rows = await self._searcher.rows(
+            self._place,
+            lambda ask: ask.fetch_objects(filters=self._where, limit=limit, sort=order, return_properties=LIGHT),
+        )
+        seen = self._seen(rows)
+        return IndexResult(
+            query.revision, _plain(seen[: query.depth]), exhausted=len(rows) < limit and len(seen) <= query.depth
+        )
+
+    async def _all(self) -> IndexResult:
+        """Searches deeper than Weaviate goes, by reading the whole cube."""
+        return await _Everything(self, self._searcher).run()
+
+    @property
+    def parts(self) -> tuple[Head, Place, IndexQuery, Mapping[str, str]]:
+        """What a search of everything takes over."""
+        return self._head, self._place, self._query, self._words
+
+    seen = _seen
+    result = _result
+
+
+class _Everything:
+    """A search that reads every version: for depths beyond what one answer of Weaviate holds."""
+
+    def __init__(self, search: _Search, searcher: Searcher) -> None:
+        self._search = search
+        self._searcher = searcher
+
+    async def run(self) -> IndexResult:
+        head, place, query, words = self._search.parts
+        passing: list[Row] = []
+        async for page in self._searcher.tenants.pages(place, FULL, vectors=query.vector is not None):
+            passing += [row for row in self._search.seen(page) if filters.holds(query.where, row)]
+        if not words and query.vector is None:
+            passing.sort(key=lambda row: (-row.created, row.uid))
+            return IndexResult(query.revision, _plain(passing[: query.depth]), exhausted=len(passing) <= query.depth)
+        totals = await self._searcher.statistics.totals(place, head, query, list(words))
+        near = [row for row in passing if row.vector is not None]
+        if query.vector is not None:
+            for row in near:
+                row.score = _cosine(query.vector, row.vector) or 0.0
+        indexed = set(words.values())
+        lexical = [row for row in passing if not indexed.isdisjoint(row.terms.split(" "))]
+        nearest = near if query.vector is not None else []
+        return self._search.result(Hits(lexical, complete=True), Hits(nearest, complete=True), totals)
+
+
+async def _nothing() -> Hits:
+    return Hits((), complete=True)
+
+
+async def _no_totals() -> Totals:
+    return Totals(0, 0)
+
+
+def _plain(rows: Sequence[Row]) -> list[Candidate]:
+    return [Candidate(row.uid, row.since, 0.0, None, ()) for row in rows]
+
+
+def _cosine(near: NDArray[np.float32], vector: NDArray[np.float32] | None) -> float | None:
+    return None if vector is None else float(np.dot(near, vector))

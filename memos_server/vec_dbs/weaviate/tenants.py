@@ -1,0 +1,152 @@
+"""The cubes' tenants: which are loaded in Weaviate, and reading a whole one.
+
+A loaded tenant holds open files there, and a Weaviate that runs out of files reports as written what is not. So each
+server keeps at most so many loaded and lets go of those that it did not use for longest; Weaviate loads them again by
+itself when they are asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from weaviate import WeaviateAsyncClient
+
+from memos_server.errors import MipError
+from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
+from memos_server.vec_dbs.weaviate.rows import Row, from_objects
+
+_LOG = logging.getLogger(__name__)
+_PAGE = 500
+_AT_ONCE = 100
+
+Place = tuple[str, str]
+"""A collection's name and a tenant's."""
+
+
+class Tenants:
+    """The tenants that this server used, at most so many of them loaded."""
+
+    def __init__(self, connection: Connection, most: int) -> None:
+        """Keeps at most `most` loaded."""
+        self._connection = connection
+        self._most = most
+        self._used: OrderedDict[Place, None] = OrderedDict()
+        self._resting: asyncio.Task[None] | None = None
+
+    @property
+    def loaded(self) -> int:
+        """How many this server has loaded."""
+        return len(self._used)
+
+    def use(self, place: Place) -> None:
+        """Notes that a tenant is used now."""
+        self._used[place] = None
+        self._used.move_to_end(place)
+        if len(self._used) > self._most and (self._resting is None or self._resting.done()):
+            self._resting = asyncio.create_task(self._rest(), name="weaviate tenants")
+
+    def forget(self, place: Place) -> None:
+        """Notes that a tenant is gone."""
+        self._used.pop(place, None)
+
+    async def close(self) -> None:
+        """Waits for what is being unloaded."""
+        if self._resting is not None:
+            await asyncio.gather(self._resting, return_exceptions=True)
+
+    async def adopt(self, collection: str) -> None:
+        """Counts the tenants that are loaded already as this server's, as those that were not used for longest."""
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            return await client.collections.use(collection).tenants.get()
+
+        try:
+            found = await self._connection.ask(call, writes=True)
+        except MissingError:
+            return
+        for name, tenant in found.items():
+            if tenant.activity_status.name == "ACTIVE" and (collection, name) not in self._used:
+                self._used[collection, name] = None
+                self._used.move_to_end((collection, name), last=False)
+        if len(self._used) > self._most:
+            await self._rest()
+
+    async def _rest(self) -> None:
+        while (over := len(self._used) - self._most) > 0:
+            # Some more than needed: one call for each cube that comes would be as slow as the cubes.
+            oldest = list(self._used)[: min(max(over, self._most // 20), _AT_ONCE)]
+            by_collection: dict[str, list[str]] = {}
+            for collection, name in oldest:
+                del self._used[collection, name]
+                by_collection.setdefault(collection, []).append(name)
+            for collection, names in by_collection.items():
+                try:
+                    await self._unload(collection, names)
+                except (MipError, MissingError) as error:
+                    # They stay loaded until somebody uses them again, here or elsewhere.
+                    _LOG.warning("%d cubes could not be unloaded from Weaviate: %s", len(names), error)
+
+    async def _unload(self, collection: str, names: list[str]) -> None:
+        async def call(client: WeaviateAsyncClient) -> Any:
+            there = await client.collections.use(collection).tenants.get_by_names(names)
+            if there:
+                await client.collections.use(collection).tenants.deactivate(list(there))
+
+        await self._connection.ask(call, writes=True)
+
+    async def remove(self, collection: str, name: str) -> None:
+        """Deletes a tenant with its files; nothing when it is not there."""
+        self.forget((collection, name))
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            return await client.collections.use(collection).tenants.remove([name])
+
+        try:
+            await self._connection.ask(call, writes=True)
+        except MissingError:
+            return
+        finally:
+            self.forget((collection, name))
+
+    async def objects(self, place: Place) -> int:
+        """Returns how many objects a tenant has; 0 when it is not there."""
+        collection, name = place
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            return await client.collections.use(collection).with_tenant(name).aggregate.over_all(total_count=True)
+
+        try:
+            return (await self._connection.ask(call)).total_count or 0
+        except MissingError:
+            return 0
+
+    async def pages(
+        self, place: Place, properties: Sequence[str], *, vectors: bool = False
+    ) -> AsyncIterator[Sequence[Row]]:
+        """Reads all objects of a tenant, in the order of their ids, page by page.
+
+        Raises:
+            MissingError: It is not there.
+        """
+        collection, name = place
+        after = None
+        while True:
+
+            async def call(client: WeaviateAsyncClient, last: Any = after) -> Any:
+                return (
+                    await client.collections.use(collection)
+                    .with_tenant(name)
+                    .query.fetch_objects(
+                        limit=_PAGE, after=last, return_properties=list(properties), include_vector=vectors
+                    )
+                )
+
+            objects = (await self._connection.ask(call)).objects
+            if not objects:
+                return
+            after = objects[-1].uuid
+            yield from_objects(objects)

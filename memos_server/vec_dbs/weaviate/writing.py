@@ -1,0 +1,430 @@
+"""Applies batches, so that a search sees all of one or nothing, and several servers may apply the same ones at once.
+
+New versions begin after the indexed revision and old ones are closed after it, so no search at or below that revision
+sees any of it. Once everything is written *and read back* (Weaviate reports objects as written that are not, when it
+runs out of files), the cube's head is raised, in one object. What is written follows from the log alone and each
+version has its own id, so writing twice is writing once; a server that finds that another went past it sets right
+what it may have undone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.query import Filter, Sort
+from weaviate.exceptions import WeaviateInsertManyAllFailedError
+
+from memos_server.errors import MipError
+from memos_server.vec_dbs.base import OPEN, IndexBatch, IndexContent
+from memos_server.vec_dbs.weaviate import filters
+from memos_server.vec_dbs.weaviate.collections import Collections
+from memos_server.vec_dbs.weaviate.connection import Connection, MissingError, NoCollectionError
+from memos_server.vec_dbs.weaviate.heads import Cells, Head, Heads, count
+from memos_server.vec_dbs.weaviate.rows import (
+    CONTENT,
+    FULL,
+    HIDDEN,
+    LIGHT,
+    Row,
+    from_objects,
+    made,
+    object_id,
+    parked,
+    to_object,
+    token,
+)
+from memos_server.vec_dbs.weaviate.tenants import Place, Tenants
+
+_MEMORIES = 500
+"""How many memories are brought up at once."""
+_OBJECTS = 200
+"""How many objects go into one call that writes."""
+_MOST = 10_000
+"""The most objects that Weaviate returns (QUERY_MAXIMUM_RESULTS)."""
+_TRIES = 4
+
+
+class Writer:
+    """Writes batches."""
+
+    def __init__(self, connection: Connection, collections: Collections, heads: Heads, tenants: Tenants) -> None:
+        """Writes through a connection."""
+        self._connection = connection
+        self._collections = collections
+        self._heads = heads
+        self._tenants = tenants
+
+    async def apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
+        """See SearchIndex."""
+        try:
+            head = await self._heads.read_written(cube_uid)
+        except MissingError:
+            await self._collections.make_heads()
+            head = await self._heads.read_written(cube_uid)
+        if batch.to_revision <= head.revision:
+            return
+        if batch.from_revision > head.revision:
+            raise ValueError(f"the batch begins at {batch.from_revision}, the index is at {head.revision}")
+        shapes = {content.vector.shape for content in batch.contents if content.vector is not None}
+        if shapes - {(dimension,)} or (head.dimension and dimension not in (0, head.dimension)):
+            raise ValueError(f"the batch has vectors of another dimension than {head.dimension or dimension}")
+        await _Application(self, cube_uid, head, head.dimension or dimension, batch).run()
+
+    async def rows(
+        self, place: Place, where: Any, properties: Sequence[str], *, vectors: bool = False, sort: Any = None
+    ) -> list[Row]:
+        """Returns the versions that a filter finds, at most as many as Weaviate gives.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE.
+            MissingError: The tenant is not there.
+        """
+        collection, name = place
+        self._tenants.use(place)
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            return (
+                await client.collections.use(collection)
+                .with_tenant(name)
+                .query.fetch_objects(
+                    filters=where, limit=_MOST, return_properties=list(properties), include_vector=vectors, sort=sort
+                )
+            )
+
+        return from_objects((await self._connection.ask(call)).objects)
+
+    async def write(self, cube_uid: str, place: Place, rows: Sequence[Row]) -> None:
+        """Writes versions, over what is there of them.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE when any was refused.
+        """
+        collection, name = place
+        self._tenants.use(place)
+        waiting = iter(rows)
+
+        async def some() -> None:
+            while chunk := list(islice(waiting, _OBJECTS)):
+                objects = [to_object(cube_uid, row) for row in chunk]
+
+                async def call(client: WeaviateAsyncClient, objects: Any = objects) -> int:
+                    tenant = client.collections.use(collection).with_tenant(name)
+                    try:
+                        return len((await tenant.data.insert_many(objects)).errors)
+                    except WeaviateInsertManyAllFailedError as error:
+                        if "multi-tenancy" in str(error) or "tenant" in str(error):
+                            raise
+                        return len(objects)
+
+                refused = await self._connection.ask(call, writes=True)
+                if refused:
+                    raise MipError(
+                        "BACKEND_UNAVAILABLE",
+                        f"Weaviate refused {refused} of {len(objects)} objects of a cube's index; see its log, "
+                        "the space on its disk and its limit of open files",
+                    )
+
+        # Two at a time: one is analysed there while the other is on its way.
+        await asyncio.gather(some(), some())
+
+    async def delete(self, place: Place, ids: Collection[Any]) -> None:
+        """Deletes objects."""
+        collection, name = place
+
+        async def call(client: WeaviateAsyncClient) -> Any:
+            tenant = client.collections.use(collection).with_tenant(name)
+            return await tenant.data.delete_many(where=Filter.by_id().contains_any(list(ids)))
+
+        await self._connection.ask(call, writes=True)
+
+    @property
+    def collections(self) -> Collections:
+        """The collections."""
+        return self._collections
+
+    @property
+    def heads(self) -> Heads:
+        """The heads."""
+        return self._heads
+
+    @property
+    def tenants(self) -> Tenants:
+        """The tenants."""
+        return self._tenants
+
+
+class _Application:
+    """One batch on its way into the index."""
+
+    def __init__(self, writer: Writer, cube_uid: str, head: Head, dimension: int, batch: IndexBatch) -> None:
+        self._writer = writer
+        self._cube = cube_uid
+        self._head = head
+        self._dimension = dimension
+        self._batch = batch
+        self._place: Place = (writer.collections.memories(dimension), cube_uid)
+        self._cells: Cells = dict(head.cells)
+        self._erased = frozenset(batch.erased)
+        self._again = False
+        self._new: dict[str, list[Row]] = {}
+        self._parked: list[Row] = []
+
+    async def run(self) -> None:
+        writer, head, batch = self._writer, self._head, self._batch
+        if head.dimension != self._dimension or not head.revision:
+            # The tenant itself is made by the first write.
+            await writer.collections.make_memories(self._dimension)
+        if head.revision and head.dimension != self._dimension:
+            await self._move()
+        await self._resolve()
+        uids = list(self._new)
+        for at in range(0, len(uids), _MEMORIES):
+            await self._settle(uids[at : at + _MEMORIES])
+        if self._parked:
+            await writer.write(self._cube, self._place, self._parked)
+        if batch.erased:
+            await self._erase()
+        if self._again and batch.erased:
+            self._cells = await self._counted()
+        now = await writer.heads.read(self._cube)
+        if now.revision >= batch.to_revision:
+            # Another server was here too, and further. What of its work this one may have undone is set right.
+            for at in range(0, len(uids), _MEMORIES):
+                await self._mend(uids[at : at + _MEMORIES])
+            return
+        if now.revision < head.revision:
+            raise ValueError("the index was dropped while a batch was applied")
+        new = sum(map(len, self._new.values()))
+        after = Head(
+            revision=batch.to_revision,
+            dimension=self._dimension,
+            objects=head.objects + new,
+            erased=batch.to_revision if batch.erased else head.erased,
+            cells=self._cells,
+        )
+        if await writer.tenants.objects(self._place) < after.objects:
+            raise ValueError("the index was dropped while a batch was applied, or has lost objects")
+        await writer.heads.write(self._cube, after)
+        if head.revision and head.dimension != self._dimension:
+            await writer.tenants.remove(writer.collections.memories(head.dimension), self._cube)
+
+    async def _move(self) -> None:
+        """Copies a cube that had no vectors yet to the collection of those with them."""
+        old = (self._writer.collections.memories(self._head.dimension), self._cube)
+        async for page in self._writer.tenants.pages(old, FULL, vectors=True):
+            await self._writer.write(self._cube, self._place, page)
+
+    async def _resolve(self) -> None:
+        """Makes the new versions, with the contents that they name."""
+        batch, revision = self._batch, self._head.revision
+        given: dict[bytes, IndexContent | Row] = {content.key: content for content in batch.contents}
+        named = {version.content for version in batch.versions if version.content is not None}
+        fresh = [version for version in batch.versions if version.from_revision > revision]
+        wanted = {v.content for v in fresh if v.content is not None and v.content not in given}
+        for row in await self._holding(wanted, FULL, vectors=True):
+            if row.content is not None:
+                given[row.content] = row
+        if any(version.content not in given for version in fresh if version.content is not None):
+            raise ValueError("a version names a content that is not in the index")
+        for version in fresh:
+            content = None
+            if version.content is not None and version.content not in self._erased:
+                content = given[version.content]
+            rows = self._new.setdefault(version.uid, [])
+            rows[:] = [row for row in rows if row.since != version.from_revision]
+            rows.append(made(version, content))
+        self._parked = [
+            parked(content)
+            for content in batch.contents
+            if content.key not in named and content.key not in self._erased
+        ]
+
+    async def _holding(self, keys: Collection[bytes], properties: Sequence[str], *, vectors: bool = False) -> list[Row]:
+        """Returns the versions, and parked contents, that hold contents."""
+        found: list[Row] = []
+        waiting = iter(sorted(keys))
+        while chunk := list(islice(waiting, 100)):
+            where = filters.has(*(token(CONTENT, key.hex()) for key in chunk))
+            try:
+                found += await self._writer.rows(self._place, where, properties, vectors=vectors)
+            except NoCollectionError:
+                raise
+            except MissingError:
+                break
+        return found
+
+    async def _settle(self, uids: Sequence[str]) -> None:
+        """Writes what memories need until what is read back is what they should be."""
+        for attempt in range(_TRIES):
+            have = await self._have(uids, older=self._relabelled if attempt else None)
+            if not attempt:
+                self._tally(uids, have)
+                older = self._relabelled = [uid for uid in uids if self._label_changes(have.get(uid, {}), uid)]
+                if older:
+                    have = await self._have(uids, older=older)
+            wrong = [row for uid in uids for row in planned(have.get(uid, {}), self._new[uid])]
+            if not wrong:
+                return
+            await self._writer.write(self._cube, self._place, await self._whole(wrong))
+        raise MipError(
+            "BACKEND_UNAVAILABLE",
+            "Weaviate reported objects as written that it does not have; raise its limit of open files, or lower "
+            "active_tenants of the index",
+        )
+
+    _relabelled: Sequence[str] = ()
+
+    def _label_changes(self, have: Mapping[int, Row], uid: str) -> bool:
+        """Returns whether a memory's newest version has another label than the one before the batch."""
+        before = [row for row in have.values() if row.since <= self._head.revision]
+        newest = max([*have.values(), *self._new[uid]], key=lambda row: row.since)
+        return bool(before) and max(before, key=lambda row: row.since).label != newest.label
+
+    async def _have(self, uids: Sequence[str], older: Sequence[str] | None) -> dict[str, dict[int, Row]]:
+        """Returns uid -> from_revision -> the versions that are there and were not closed by the head's revision.
+
+        Args:
+            uids: The memories.
+            older: Those of which all versions are returned.
+        """
+        closed = Filter.by_property("to_revision").less_or_equal(self._head.revision)
+        try:
+            rows = await self._many(uids, filters.opposite(closed))
+            if older:
+                rows += await self._many(older, closed)
+        except NoCollectionError:
+            raise
+        except MissingError:
+            rows = []
+        found: dict[str, dict[int, Row]] = {}
+        for row in rows:
+            found.setdefault(row.uid, {})[row.since] = row
+        return found
+
+    async def _many(self, uids: Sequence[str], where: Any) -> list[Row]:
+        """Returns versions of memories, however many there are."""
+        asked = filters.every([filters.memories(uids), where])
+        rows = await self._writer.rows(self._place, asked, LIGHT)
+        if len(rows) < _MOST:
+            return rows
+        if len(uids) > 1:
+            half = len(uids) // 2
+            return await self._many(uids[:half], where) + await self._many(uids[half:], where)
+        found: list[Row] = []
+        last = -1
+        while True:
+            after = Filter.by_property("from_revision").greater_than(last)
+            order = Sort.by_property("from_revision")
+            page = await self._writer.rows(self._place, filters.every([asked, after]), LIGHT, sort=order)
+            if not page:
+                return found
+            found += page
+            last = page[-1].since
+
+    async def _whole(self, rows: Sequence[Row]) -> list[Row]:
+        """Returns versions as they are to be written, with what they contain."""
+        ids = iter([object_id(self._cube, row.uid, row.since) for row in rows if row.partial])
+        known: dict[tuple[str, int], Row] = {}
+        while chunk := list(islice(ids, _MEMORIES)):
+            where = Filter.by_id().contains_any(chunk)
+            for row in await self._writer.rows(self._place, where, FULL, vectors=True):
+                known[row.uid, row.since] = row
+        whole = [row for row in rows if not row.partial]
+        for row in rows:
+            # One that is gone meanwhile, or erased, is found by the next reading.
+            full = known.get((row.uid, row.since)) if row.partial else None
+            if full is not None and full.content == row.content:
+                full.until, full.level = row.until, row.level
+                whole.append(full)
+        return whole
+
+    def _tally(self, uids: Sequence[str], have: Mapping[str, Mapping[int, Row]]) -> None:
+        """Brings the counts from the head to the end of the batch."""
+        revision, end = self._head.revision, self._batch.to_revision
+        for uid in uids:
+            rows = have.get(uid, {})
+            for row in rows.values():
+                self._again |= row.erased > revision or revision < row.since <= end
+            before = [row for row in rows.values() if row.since <= revision]
+            if before and (last := max(before, key=lambda row: row.since)).content is not None:
+                count(self._cells, last, -1)
+            newest = max(self._new[uid], key=lambda row: row.since)
+            if newest.content is not None:
+                count(self._cells, newest, 1)
+
+    async def _erase(self) -> None:
+        """Takes the erased contents out of every version that has them."""
+        end = self._batch.to_revision
+        for _ in range(_TRIES):
+            rows = await self._holding(self._erased, FULL)
+            if not rows:
+                return
+            ids = [object_id(self._cube, row.content.hex(), row.since) for row in rows if not row.uid and row.content]
+            if ids:
+                await self._writer.delete(self._place, ids)
+            left = [row for row in rows if row.uid]
+            for row in left:
+                if row.current(end) and row.uid not in self._new:
+                    count(self._cells, row, -1)
+                row.erase(end)
+            await self._writer.write(self._cube, self._place, left)
+        raise MipError("BACKEND_UNAVAILABLE", "Weaviate keeps contents that were erased; see its log")
+
+    async def _mend(self, uids: Sequence[str]) -> None:
+        """Sets right what the writes of this batch may have undone of a later one's."""
+        for _ in range(_TRIES):
+            have = await self._have(uids, older=uids)
+            wrong, purged = [], []
+            for uid in uids:
+                rows = have.get(uid, {})
+                wrong += planned(rows, ())
+                if rows and rows[max(rows)].content is None and not rows[max(rows)].erased:
+                    # The memory was purged since, and its contents with it.
+                    purged += [row for row in rows.values() if row.content is not None]
+            if not wrong and not purged:
+                return
+            whole = await self._whole([*wrong, *(row for row in purged if row not in wrong)])
+            for row in whole:
+                if any(row.uid == each.uid and row.since == each.since for each in purged):
+                    row.erase(self._batch.to_revision)
+            await self._writer.write(self._cube, self._place, whole)
+        raise MipError("BACKEND_UNAVAILABLE", "several servers index a cube at once; it is tried again")
+
+    async def _counted(self) -> Cells:
+        """Counts everything anew: a crash left part of this batch, and what it erased cannot be told from the rest."""
+        cells: Cells = {}
+        async for page in self._writer.tenants.pages(self._place, LIGHT):
+            for row in page:
+                if row.content is not None and row.current(self._batch.to_revision):
+                    count(cells, row, 1)
+        return cells
+
+
+def planned(have: Mapping[int, Row], new: Sequence[Row]) -> list[Row]:
+    """Returns the versions of one memory that must be written.
+
+    A version ends where the next begins, and is seen from the stricter of its own label and the newest one's on.
+
+    Args:
+        have: from_revision -> the versions that are in the index, as far as they matter.
+        new: Those that should be, too.
+    """
+    wanted = dict(have)
+    for row in new:
+        there = have.get(row.since)
+        if there is None or (there.content != row.content and not there.erased):
+            wanted[row.since] = row
+    order = sorted(wanted)
+    wrong = []
+    for place, since in enumerate(order):
+        row = wanted[since]
+        until = order[place + 1] if place + 1 < len(order) else OPEN
+        level = HIDDEN if row.content is None else max(row.label, wanted[order[-1]].label)
+        if row is not have.get(since) or (row.until, row.level) != (until, level):
+            row.until, row.level = until, level
+            wrong.append(row)
+    return wrong
