@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
+
+import pytest
 
 from memos_server._pb.mip.v1.commit_pb2 import CommitHeader, Head
 from memos_server.graph_dbs.base import (
@@ -20,12 +24,30 @@ from memos_server.graph_dbs.base import (
 )
 from memos_server.graph_dbs.sqlite import SqliteRecordStore
 from tests.ports.plugged import plugged
+from tests.support import engines
+
+
+@cache
+def graph_of(folder: Path) -> dict[str, Any]:
+    """Returns the settings of a graph that is empty when a test's folder is first named."""
+    return engines.clean_neo4j()
+
+
+def neo4j(folder: Path) -> RecordStore:
+    """Makes a store in a graph that belongs to a test's folder."""
+    from memos_server.graph_dbs.neo4j import Neo4jRecordStore
+
+    return Neo4jRecordStore(str(folder), **graph_of(folder))
+
 
 BACKENDS: dict[str, Callable[[Path], RecordStore]] = {
+    "neo4j": neo4j,
     "sqlite": lambda folder: SqliteRecordStore(str(folder)),
     **plugged("memos.graph_dbs"),
 }
 """name -> what makes a store; made again with the same folder, it holds what it held."""
+NAMES = [pytest.param(name, marks=[pytest.mark.engines] if name == "neo4j" else []) for name in sorted(BACKENDS)]
+"""The backends as parameters of tests: engines are started in `make test-engines` only."""
 
 ACTIVE, MERGED, ARCHIVED, DELETED, PURGED = 1, 2, 3, 4, 5
 INTERNAL, SECRET = 2, 4

@@ -17,6 +17,7 @@ from tests.ports.records import (
     BACKENDS,
     DELETED,
     MERGED,
+    NAMES,
     OWNER,
     SECRET,
     append,
@@ -36,7 +37,7 @@ from tests.ports.records import (
 Make = Callable[[], RecordStore]
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=NAMES)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
     return lambda: BACKENDS[request.param](tmp_path)
 

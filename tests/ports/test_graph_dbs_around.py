@@ -25,6 +25,7 @@ from memos_server.graph_dbs.base import (
 from tests.ports.records import (
     ACTIVE,
     BACKENDS,
+    NAMES,
     PURGED,
     append,
     change,
@@ -41,7 +42,7 @@ from tests.ports.records import (
 ANN, BOB = "principals/ann", "principals/bob"
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=NAMES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     opened = BACKENDS[request.param](tmp_path)
     await opened.open()

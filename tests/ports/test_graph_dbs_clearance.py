@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from memos_server.graph_dbs.base import Clearance, Kind, RecordStore
-from tests.ports.records import BACKENDS, INTERNAL, SECRET, change, commit, create, memory, relation, session
+from tests.ports.records import BACKENDS, INTERNAL, NAMES, SECRET, change, commit, create, memory, relation, session
 
 ALL = Clearance(SECRET)
 LOW = Clearance(INTERNAL)
@@ -17,7 +17,7 @@ B_ALONE = Clearance(0, {"b": SECRET}, whole=False)
 NOTHING = Clearance(0, {}, whole=False)
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=NAMES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     opened = BACKENDS[request.param](tmp_path)
     await opened.open()

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from memos_server.graph_dbs.base import Kind, RecordStore, Writer
-from tests.ports.records import BACKENDS, OWNER, commit, create, memory
+from tests.ports.records import BACKENDS, NAMES, OWNER, commit, create, memory
 
 DIGEST = "sha256:" + "0" * 64
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=NAMES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RecordStore]:
     opened: RecordStore = BACKENDS[request.param](tmp_path)
     await opened.open()

@@ -1,0 +1,162 @@
+"""Units of work that write: run, run again after a conflict, and looked into when their commit was not answered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from neo4j import AsyncDriver, AsyncManagedTransaction
+from neo4j.exceptions import ConstraintError, DriverError, Neo4jError
+
+from memos_server.errors import MipError
+from memos_server.graph_dbs.base import RequestKey, Writer
+from memos_server.graph_dbs.neo4j.access_writer import Number
+from memos_server.graph_dbs.neo4j.evidence import Evidence
+from memos_server.graph_dbs.neo4j.faults import RETRY_AFTER_S, explained, is_conflict, is_lost, is_uncertain
+from memos_server.graph_dbs.neo4j.reader import REQUEST, request_parameters
+from memos_server.graph_dbs.neo4j.sequences import AuditClock
+from memos_server.graph_dbs.neo4j.statements import Statements, TransactionStatements, pause
+from memos_server.graph_dbs.neo4j.writer import Neo4jWriter
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+TRANSACTION_S: Final = 600.0
+"""After which the database ends a transaction whose server hangs, so that its locks are free again."""
+_CONFLICTS_S: Final = 30.0
+"""How long work is run again after conflicts."""
+_CONSTRAINTS: Final = 8
+"""How often it is run again because something unique was there already; the second time it should find it."""
+_LOST_S: Final = 4.0
+"""How long a connection is looked for before the caller hears that the database is away."""
+_RESOLVE_S: Final = 30.0
+"""How long it is tried to find out what became of a commit."""
+
+
+@dataclass(slots=True)
+class _Attempt(Generic[T]):
+    """What is known of an attempt: the result once the work has ended, and what it leaves behind."""
+
+    evidence: Evidence = field(default_factory=Evidence)
+    ended: bool = False
+    results: list[T] = field(default_factory=list)
+
+
+class Units:
+    """Runs units of work that write."""
+
+    def __init__(self, driver: AsyncDriver, database: str, where: str, outside: Statements, number: Number) -> None:
+        """Runs them through a driver.
+
+        Args:
+            driver: The driver.
+            database: The database's name.
+            where: The address, for messages.
+            outside: Runs statements beside the transactions, on connections kept for that.
+            number: Draws numbers.
+        """
+        self._driver = driver
+        self._database = database
+        self._where = where
+        self._outside = outside
+        self._number = number
+        self._clock = AuditClock()
+
+    async def run(self, work: Callable[[Writer], Awaitable[T]]) -> T:
+        """Runs work in a transaction and returns its result once it is durable.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE, STORAGE_FULL: what the database answers.
+            Exception: What the work raised; nothing of it took effect.
+        """
+        began = time.monotonic()
+        constraints = 0
+        for number in itertools.count():
+            attempt: _Attempt[T] = _Attempt()
+            try:
+                await self._once(work, attempt)
+                return attempt.results[0]
+            except Exception as error:
+                constraints += isinstance(error, ConstraintError)
+                if attempt.ended and is_uncertain(error):
+                    if not attempt.evidence.found or await self._took_effect(attempt.evidence, error):
+                        return attempt.results[0]
+                elif isinstance(error, Neo4jError | DriverError):
+                    elapsed = time.monotonic() - began
+                    conflict = is_conflict(error) and elapsed < _CONFLICTS_S and constraints <= _CONSTRAINTS
+                    if not conflict and not (is_lost(error) and elapsed < _LOST_S):
+                        raise self._explained(error) from error
+                elif not await self._made_meanwhile(attempt.evidence.missed):
+                    raise
+            await pause(number)
+        raise AssertionError("a unit of work ends before that")
+
+    async def _once(self, work: Callable[[Writer], Awaitable[T]], attempt: _Attempt[T]) -> None:
+        async def in_transaction(transaction: AsyncManagedTransaction) -> None:
+            writer = Neo4jWriter(TransactionStatements(transaction), self._outside, self._number, self._clock)
+            attempt.evidence = writer.evidence
+            attempt.results.append(await work(writer))
+            await writer.finish()
+            attempt.ended = True
+
+        in_transaction.timeout = TRANSACTION_S  # type: ignore[attr-defined]
+        async with self._driver.session(database=self._database) as session:
+            await session.execute_write(in_transaction)
+
+    def _explained(self, error: Exception) -> MipError:
+        found = explained(error, self._where)
+        assert found is not None
+        return found
+
+    async def _took_effect(self, evidence: Evidence, cause: Exception) -> bool:
+        """Finds out whether a transaction took effect whose commit was not answered.
+
+        Raises:
+            MipError: BACKEND_UNAVAILABLE when the database does not say in time.
+        """
+        _LOG.warning("a commit was not answered (%s); looking for what became of it", type(cause).__name__)
+        deadline = time.monotonic() + _RESOLVE_S
+        number = 0
+        while True:
+            try:
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+                    async with self._driver.session(database=self._database) as session:
+                        found = await evidence.took_effect(session, _RESOLVE_S)
+            except (Neo4jError, DriverError, TimeoutError) as error:
+                if time.monotonic() >= deadline:
+                    raise MipError(
+                        "BACKEND_UNAVAILABLE",
+                        f"Neo4j at {self._where} went away while it committed, and cannot be asked what became of it:"
+                        " the call may have taken effect; repeat it with the same request_id, or look",
+                        retry_after_s=RETRY_AFTER_S,
+                    ) from error
+                await pause(number, 0.05)
+                number += 1
+            else:
+                _LOG.warning("the commit that was not answered %s", "took effect" if found else "did not take effect")
+                return found
+
+    async def _made_meanwhile(self, missed: Sequence[RequestKey]) -> bool:
+        """Returns whether a request_id that the work did not find is there now: the same call was made twice at once,
+        and what the work met is the other one's effect."""
+        for key in missed:
+            try:
+                if await self._outside.rows(REQUEST, **request_parameters(key)):
+                    return True
+            except (Neo4jError, DriverError):
+                return False
+        return False
+
+
+def timed_out(where: str) -> MipError:
+    """Returns the error of a database that does not answer."""
+    return MipError(
+        "BACKEND_UNAVAILABLE",
+        f"Neo4j at {where} does not answer; see whether it is overloaded or its disk is slow",
+        retry_after_s=RETRY_AFTER_S,
+    )
