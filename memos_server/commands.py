@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress
 
-from memos_server import backup_commands, migrate_commands
+from memos_server import backup_commands, index_commands, migrate_commands
 from memos_server.command_line import err, explained, settings_of, wants_json
 from memos_server.configs.errors import SetupError
 
@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
     backup_commands.register(app)
     migrate_commands.register(app)
+    index_commands.register(app)
     models = typer.Typer(help="Install embedding models.", no_args_is_help=True)
     models.command("add")(models_add)
     models.command("list")(models_list)

@@ -1,4 +1,4 @@
-"""`memos doctor`: examines a data folder, and makes what is derived anew."""
+"""`memos doctor`: examines record, index and blobs, in a data folder or in engines, and makes what is derived anew."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ from memos_server.configs.data_folder import PAGE_KEY_BYTES, DataFolder, ServerI
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import read_secret
 from memos_server.configs.settings import MetricsSettings, Settings, TlsSettings, TracingSettings
+from memos_server.doctor_engines import ENGINES, absent, is_shared, remedy, stand_ins
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, PrincipalAccess, Reader
+from memos_server.index_upkeep import opened, rebuild
 from memos_server.main import LOCAL_ADMIN, load_embedder, serving
 from memos_server.mem_os.context import Call, Mos
+from memos_server.mem_os.verify_holdings import BLOBS_AWAY, INDEX_AWAY
 from memos_server.mem_os.verifying import verify_cube
 from memos_server.mem_os.vitals import DEPENDENCIES
 
@@ -87,7 +90,9 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     running = folder.read_server_info()
     if running is not None and _answers(running.address):
         note = f"a server (pid {running.pid}) uses {folder.path} and listens on {running.address}"
-        return [*checks, Check("folder", "ok", note), *await _online(settings, folder, running)]
+        checks.append(Check("folder", "ok", note))
+        found = await _online(settings, folder, running)
+        return checks + (await _repaired(settings, found) if repair and is_shared(settings) else found)
     try:
         stale = folder.server_info.exists()
         checks += _page_key(folder, repair=repair)
@@ -99,7 +104,8 @@ async def examine(settings: Settings, *, repair: bool = False) -> list[Check]:
     except SetupError as error:
         return [*checks, Check("folder", "fail", error.message, error.remedy)]
     except MipError as error:
-        return [*checks, Check("record", "fail", error.message, _REMEDIES.get(error.reason, _RESTORE))]
+        local = _REMEDIES.get(error.reason, _RESTORE)
+        return [*checks, Check("record", "fail", error.message, remedy(settings, "record", error.reason, local))]
 
 
 def _answers(address: str) -> bool:
@@ -141,7 +147,8 @@ async def _online(settings: Settings, folder: DataFolder, running: ServerInfo) -
             return [
                 Check("record", "warn", text, "Name the server's settings with --config, or stop the server first.")
             ]
-        return [*await _unhealthy(channel), *await _verified(folder, channel, certified=certified)]
+        found = await _verified(settings, folder, channel, certified=certified)
+        return [*await _unhealthy(channel), *found]
 
 
 def _channel(settings: Settings, folder: DataFolder, running: ServerInfo) -> tuple[grpc.aio.Channel, bool]:
@@ -214,7 +221,9 @@ def _certificates(settings: Settings) -> list[Check]:
     return checks
 
 
-async def _verified(folder: DataFolder, channel: grpc.aio.Channel, *, certified: bool) -> list[Check]:
+async def _verified(
+    settings: Settings, folder: DataFolder, channel: grpc.aio.Channel, *, certified: bool
+) -> list[Check]:
     """Lets the running server verify its cubes; the record's file is examined page by page only without a server."""
     metadata: tuple[tuple[str, str], ...] = ()
     if not certified:
@@ -237,7 +246,7 @@ async def _verified(folder: DataFolder, channel: grpc.aio.Channel, *, certified:
             for cube in found.cubes:
                 count += 1
                 answer = await verified(VerifyCubeRequest(name=cube.name), metadata=metadata, timeout=_ONLINE_S)
-                checks += _judged(cube.name, answer.head_revision, answer.findings)
+                checks += _judged(settings, cube.name, answer.head_revision, answer.findings)
             page = found.next_page_token
             if not page:
                 break
@@ -245,11 +254,47 @@ async def _verified(folder: DataFolder, channel: grpc.aio.Channel, *, certified:
         text = f"the server answers {error.code().name}: {error.details()}"
         remedy = "Look into the server's log; stop it and run `memos doctor` again."
         return [*checks, Check("record", "fail", text, remedy)]
-    text = "in use; the server verified its cubes. Its file is examined page by page when the server is stopped"
+    text = "in use; the server verified its cubes"
+    if settings.record.backend not in ENGINES:
+        text += ". Its file is examined page by page when the server is stopped"
     return [Check("record", "ok", text), *checks, Check("cubes", "ok", f"{count} cubes examined")]
 
 
+async def _repaired(settings: Settings, found: list[Check]) -> list[Check]:
+    """Makes indexes in an engine anew of which a running server found that they disagree with the log."""
+    wrong = {check.name for check in found if check.status == "fail" and check.remedy == _FINDINGS["index"]}
+    # An index that knows more than a damaged log is kept: it tells what is missing.
+    damaged = {check.name for check in found if check.status == "fail" and check.remedy != _FINDINGS["index"]}
+    cubes = sorted(name for name in wrong - damaged if name.startswith("cubes/"))
+    if not cubes:
+        return found
+    try:
+        async with opened(settings) as upkeep:
+            results = {each.cube: each for each in await rebuild(upkeep, cubes)}
+    except SetupError as error:
+        return [*found, Check("index", "fail", f"not made anew: {error.message}", error.remedy)]
+    except MipError as error:
+        what = remedy(settings, "index", error.reason, error.remedy)
+        return [*found, Check("index", "fail", f"not made anew: {error.message}", what)]
+    kept = [check for check in found if not (check.name in results and check.remedy == _FINDINGS["index"])]
+    for cube, each in results.items():
+        if each.problem:
+            text = f"the search index is at {each.indexed} of {each.revision}: {each.problem}"
+            kept.append(Check(cube, "fail", text, remedy(settings, "index", "BACKEND_UNAVAILABLE", _FINDINGS["index"])))
+        else:
+            kept.append(Check(cube, "repaired", "the search index was made anew from the log"))
+    return kept
+
+
 async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
+    missing = await absent(settings)
+    checks = [
+        Check(each.part, "fail", f"{getattr(settings, each.part).backend}: {each.message}", each.remedy)
+        for each in missing
+    ]
+    if any(each.part == "record" for each in missing):
+        # Without it nothing says what index and blobs should hold.
+        return checks
     # A port of its own, on loopback, so that an examined folder is not served to anybody; and as much time as an index
     # needs, so that it is compared whole.
     patient = settings.search.model_copy(update={"index_wait_s": _INDEX_WAIT_S})
@@ -257,22 +302,35 @@ async def _offline(settings: Settings, *, repair: bool) -> list[Check]:
     # On loopback it needs no certificate, so that one that has expired keeps nothing from being examined.
     silent = {"metrics": MetricsSettings(), "tracing": TracingSettings(), "tls": TlsSettings()}
     alone = settings.model_copy(update={"listen": "127.0.0.1:0", "search": patient, **silent})
-    checks: list[Check] = []
-    async with serving(alone) as server:
+    async with serving(alone, stand_ins(missing)) as server:
         mos = server.mos
         checks.append(Check("folder", "ok", f"{settings.data} is readable and writable"))
         # What is wrong in the file need not keep the cubes from being read: each is verified all the same.
         damaged = await mos.store.check()
-        checks += [Check("record", "fail", text, _RESTORE) for text in damaged[:_NAMED]]
+        restore = _restore(settings)
+        checks += [Check("record", "fail", text, restore) for text in damaged[:_NAMED]]
         if len(damaged) > _NAMED:
-            checks.append(Check("record", "fail", f"{len(damaged) - _NAMED} more findings", _RESTORE))
+            checks.append(Check("record", "fail", f"{len(damaged) - _NAMED} more findings", restore))
         if not damaged:
-            checks.append(Check("record", "ok", "the record's file is sound"))
+            engine = settings.record.backend in ENGINES
+            text = f"what {settings.record.backend} holds is sound" if engine else "the record's file is sound"
+            checks.append(Check("record", "ok", text))
         try:
             checks += await _all_cubes(mos, repair=repair)
         except (MipError, sqlite3.DatabaseError) as error:
-            checks.append(Check("cubes", "fail", f"not checked: {from_exception(error).message}", _RESTORE))
+            checks.append(_stopped("cubes", settings, error))
     return checks
+
+
+def _stopped(name: str, settings: Settings, error: MipError | sqlite3.DatabaseError) -> Check:
+    """Returns that something could not be examined to its end; an engine that is away says nothing against it."""
+    told = from_exception(error)
+    what = remedy(settings, "record", told.reason, _RESTORE)
+    return Check(name, "fail", f"not checked: {told.message}" if name == "cubes" else told.message, what)
+
+
+def _restore(settings: Settings) -> str:
+    return remedy(settings, "record", "DATA_CORRUPT", _RESTORE)
 
 
 async def _all_cubes(mos: Mos, *, repair: bool) -> list[Check]:
@@ -283,7 +341,7 @@ async def _all_cubes(mos: Mos, *, repair: bool) -> list[Check]:
         try:
             checks += await _cube(mos, call, cube, repair=repair)
         except (MipError, sqlite3.DatabaseError) as error:
-            checks.append(Check(names.cube_name(cube.id), "fail", from_exception(error).message, _RESTORE))
+            checks.append(_stopped(names.cube_name(cube.id), mos.settings, error))
     return [*checks, Check("cubes", "ok", f"{len(cubes)} cubes examined")]
 
 
@@ -310,28 +368,45 @@ async def _cube(mos: Mos, call: Call, cube: CubeRow, *, repair: bool) -> list[Ch
     request = VerifyCubeRequest(name=name)
     # Where files of an index are missing or do not match their checksums, it begins anew by itself when it is opened.
     lost = cube.revision > 0 and await mos.keeper.indexed_revision(cube.uid) == 0
-    found = (await verify_cube(mos, call, request)).findings
+    answer = (await verify_cube(mos, call, request)).findings
+    found, _ = _apart(answer)
     # An index that knows more than a damaged log is kept: it tells what is missing.
     derived_found = bool(found) and all(finding.kind == "index" for finding in found)
     checks = []
-    if lost and not derived_found:
+    if lost and not derived_found and await mos.keeper.indexed_revision(cube.uid) > 0:
         checks.append(Check(name, "repaired", "the search index was missing or damaged and was made anew from the log"))
     if repair and derived_found:
         await mos.keeper.rebuild(cube)
-        found = (await verify_cube(mos, call, request)).findings
-        if not any(finding.kind == "index" for finding in found):
+        answer = (await verify_cube(mos, call, request)).findings
+        if not any(finding.kind == "index" for finding in answer):
             checks.append(Check(name, "repaired", "the search index was made anew from the log"))
-    return checks + _judged(name, cube.revision, found, well=not checks)
+    return checks + _judged(mos.settings, name, cube.revision, answer, well=not checks)
 
 
-def _judged(name: str, revision: int, findings: Sequence[Finding], *, well: bool = True) -> list[Check]:
+def _apart(findings: Sequence[Finding]) -> tuple[list[Finding], list[str]]:
+    """Returns what is wrong, and of what nothing is known as it is away: `index`, `blobs`."""
+    away = {INDEX_AWAY: "index", BLOBS_AWAY: "blobs"}
+    wrong = [finding for finding in findings if finding.message not in away]
+    return wrong, sorted({away[finding.message] for finding in findings if finding.message in away})
+
+
+def _judged(
+    settings: Settings, name: str, revision: int, answer: Sequence[Finding], *, well: bool = True
+) -> list[Check]:
     """Returns what VerifyCube found of a cube as checks; with `well`, also that it found nothing."""
+    findings, away = _apart(answer)
     checks = []
     for finding in findings[:_NAMED]:
-        remedy = _FINDINGS.get(finding.kind, _RESTORE)
-        checks.append(Check(name, "fail", f"{finding.kind} {finding.resource}: {finding.message}", remedy))
+        what = _FINDINGS.get(finding.kind, _restore(settings))
+        if finding.kind == "blob" and settings.blobs.backend in ENGINES:
+            what = "Put the blob's object back from a copy of the bucket, or upload its bytes again (memos blob put)."
+        checks.append(Check(name, "fail", f"{finding.kind} {finding.resource}: {finding.message}", what))
     if len(findings) > _NAMED:
         checks.append(Check(name, "fail", f"{len(findings) - _NAMED} more findings", "memos cube verify names more."))
-    if not findings and well:
+    if away:
+        parts = " and ".join(f"{part} ({getattr(settings, part).backend})" for part in away)
+        text = f"revision {revision}, not compared: {parts} cannot be asked"
+        checks.append(Check(name, "warn", text, "Run `memos doctor` again when it works."))
+    elif not findings and well:
         checks.append(Check(name, "ok", f"revision {revision}, chain, content, blobs and index agree"))
     return checks

@@ -110,12 +110,26 @@ class Running:
     folder: DataFolder
 
 
+@dataclass(frozen=True, slots=True)
+class StandIns:
+    """Parts that stand in for those of the settings: the doctor examines the rest while one of them is away.
+
+    Attributes:
+        index: An index that is not opened; None for the settings'.
+        blobs: A blob store that is not opened; None for the settings'.
+    """
+
+    index: SearchIndex | None = None
+    blobs: BlobStore | None = None
+
+
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Running]:
+async def serving(settings: Settings, instead: StandIns = StandIns()) -> AsyncIterator[Running]:
     """Runs a server until the block ends, then drains it.
 
     Args:
         settings: The settings.
+        instead: What is used instead of parts of the settings.
 
     Raises:
         SetupError: The folder is in use, the port is taken, a backend is missing, TLS is needed.
@@ -123,7 +137,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     """
     async with AsyncExitStack() as stack:
         try:
-            running = await _started(settings, stack)
+            running = await _started(settings, instead, stack)
         except OSError as error:
             raise explained(Path(error.filename or settings.data), error) from error
         except sqlite3.DatabaseError as error:
@@ -131,7 +145,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         yield running
 
 
-async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
+async def _started(settings: Settings, instead: StandIns, stack: AsyncExitStack) -> Running:
     """Starts everything and returns it; what the stack holds then ends it."""
     credentials = server_credentials(settings)
     folder = stack.enter_context(DataFolder(settings.data, settings.keys.folder))
@@ -149,7 +163,7 @@ async def _started(settings: Settings, stack: AsyncExitStack) -> Running:
     folder.up_to_date()
     signer = TokenSigner.open(folder.token_key, audience_of(folder.token_key))
     await _ensure_admin(store, folder, signer)
-    mos = await _parts(settings, folder, store, signer, stack)
+    mos = await _parts(settings, instead, folder, store, signer, stack)
     quotas = _quotas(settings)
     accounts = Accounts(store, signer, quotas, client_certificates=settings.tls.client_ca is not None)
     refused = RefusedCalls(store)
@@ -203,11 +217,18 @@ def _quotas(settings: Settings) -> Quotas:
 
 
 async def _parts(
-    settings: Settings, folder: DataFolder, store: RecordStore, signer: TokenSigner, stack: AsyncExitStack
+    settings: Settings,
+    instead: StandIns,
+    folder: DataFolder,
+    store: RecordStore,
+    signer: TokenSigner,
+    stack: AsyncExitStack,
 ) -> Mos:
     data = str(settings.data)
     types = MemoryTypes.installed()
-    index = load_backend("memos.vec_dbs", settings.index.backend, data, port=SearchIndex, **settings.index.config)
+    index = instead.index or load_backend(
+        "memos.vec_dbs", settings.index.backend, data, port=SearchIndex, **settings.index.config
+    )
     index_version = indexing.version_of(types, settings.index.backend)
     if folder.index_version() != index_version:
         folder.clear_index()
@@ -216,7 +237,9 @@ async def _parts(
     stack.push_async_callback(index.close)
     await _opened(index, index_version, f"index backend {settings.index.backend!r}")
     blob_config = {"max_blob_bytes": settings.limits.max_blob_bytes, **settings.blobs.config}
-    blobs = load_backend("memos.blob_stores", settings.blobs.backend, data, port=BlobStore, **blob_config)
+    blobs = instead.blobs or load_backend(
+        "memos.blob_stores", settings.blobs.backend, data, port=BlobStore, **blob_config
+    )
     await blobs.open()
     stack.push_async_callback(blobs.close)
     keeper = IndexKeeper(store, index, types, wait_s=settings.search.index_wait_s)

@@ -19,6 +19,8 @@ OF_SERVER = {
     "doctor": "Examine a server's folder (needs the server's package).",
     "backup": "Copy a server's folder while it runs (needs the server's package).",
     "restore": "Make a server's folder from a backup (needs the server's package).",
+    "migrate": "Move a server to other engines (needs the server's package).",
+    "index": "Compare search indexes with the record and make them anew (needs the server's package).",
     "models": "Install models for the server (needs the server's package).",
     "tls": "Make certificates for the server (needs the server's package).",
 }

@@ -13,6 +13,12 @@ from memos_server.mem_os.verify_state import Replay, resource_of
 
 _STEP = 1000
 
+INDEX_AWAY = "the index cannot be asked now and was not compared"
+"""What is found of a cube whose index is away; it says nothing against it."""
+
+BLOBS_AWAY = "the blob store cannot be asked now and the blobs were not compared"
+"""What is found of a cube while the blob store is away."""
+
 
 async def ask_index(mos: Mos, cube: CubeRow, replay: Replay) -> None:
     """Notes what the index holds, for `compare_entry`; that it cannot be asked is a finding."""
@@ -22,8 +28,7 @@ async def ask_index(mos: Mos, cube: CubeRow, replay: Replay) -> None:
     except MipError as error:
         if error.reason != "BACKEND_UNAVAILABLE":
             raise
-        message = "the index cannot be asked now and was not compared"
-        replay.found("index", names.cube_name(cube.id), 0, message)
+        replay.found("index", names.cube_name(cube.id), 0, INDEX_AWAY)
         return
     replay.entries = {(entry.uid, entry.from_revision): entry for entry in entries}
 
@@ -88,7 +93,14 @@ async def compare_blobs(mos: Mos, cube: CubeRow, replay: Replay) -> None:
             return
         for digest, size in rows:
             after = digest
-            flaw = await _blob_flaw(mos, cube, digest, size, replay)
+            try:
+                flaw = await _blob_flaw(mos, cube, digest, size, replay)
+            except MipError as error:
+                if error.reason != "BACKEND_UNAVAILABLE":
+                    raise
+                # The others cannot be read either, and what was found so far holds.
+                replay.found("blob", names.cube_name(cube.id), 0, BLOBS_AWAY)
+                return
             if flaw and await _still_held(mos, cube, digest):
                 name, revision, _ = replay.blobs.get(digest, (f"blobs/{digest}", 0, 0))
                 replay.found("blob", resource_of(cube, name), revision, flaw)

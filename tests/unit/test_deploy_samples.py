@@ -9,7 +9,8 @@ from typing import Any
 
 from memos_server._pb.mip.v1.server_service_pb2 import CallStats, DependencyHealth, GetServerStatsResponse, ReasonCount
 from memos_server.telemetry.calls import LATENCY_BOUNDS
-from memos_server.telemetry.prometheus import families
+from memos_server.telemetry.drift import IndexDrift
+from memos_server.telemetry.prometheus import drift_families, families
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -20,7 +21,8 @@ def names_of_samples() -> set[str]:
     )
     part = DependencyHealth(name="record", backend="sqlite")
     stats = GetServerStatsResponse(calls=[call], latency_bounds=LATENCY_BOUNDS, dependencies=[part])
-    return {sample.name for family in families(stats) for sample in family.samples}
+    found = [*families(stats), *drift_families(IndexDrift(end_time=1.0))]
+    return {sample.name for family in found for sample in family.samples}
 
 
 def names_in(text: str) -> set[str]:
@@ -57,7 +59,7 @@ def test_the_alerts_ask_for_metrics_that_exist_and_say_what_to_do() -> None:
     asked = names_in(text)
     assert len(asked) >= 5
     assert asked <= names_of_samples()
-    assert text.count("- alert: ") == text.count("summary: ") == text.count("remedy: ") == 8
+    assert text.count("- alert: ") == text.count("summary: ") == text.count("remedy: ") == 9
 
 
 def test_the_guide_lists_every_metric() -> None:
