@@ -212,20 +212,38 @@ async def copy_blobs(
 async def _copy_blob(
     ours: BlobStore, theirs: BlobStore, uid: str, digest: str, size: int, progress: Callable[[int], None]
 ) -> None:
-    async def whole() -> None:
+    async def send() -> None:
         # What an earlier run has sent is gone on with; the target compares the digest of all of it at the end.
-        offset = await theirs.upload_size(uid, digest)
-        if offset > size:
+        begun = await theirs.upload_size(uid, digest)
+        if begun > size:
             await theirs.delete(uid, digest)
-            offset = 0
-        if offset < size:
-            async for piece in ours.read(uid, digest, offset):
-                await theirs.append(uid, digest, offset, piece)
-                offset += len(piece)
-                progress(len(piece))
-        await theirs.finish(uid, digest, size)
+            begun = 0
+        try:
+            await _send(ours, theirs, uid, digest, size, begun, progress)
+        except MipError as error:
+            if error.reason != "DIGEST_MISMATCH" or not begun:
+                raise
+            # What the earlier run sent was wrong, and is dropped: the source was mended since.
+            await _send(ours, theirs, uid, digest, size, 0, progress)
 
-    await patiently(whole)
+    await patiently(send)
+
+
+async def _send(
+    ours: BlobStore,
+    theirs: BlobStore,
+    uid: str,
+    digest: str,
+    size: int,
+    offset: int,
+    progress: Callable[[int], None],
+) -> None:
+    if offset < size:
+        async for piece in ours.read(uid, digest, offset):
+            await theirs.append(uid, digest, offset, piece)
+            offset += len(piece)
+            progress(len(piece))
+    await theirs.finish(uid, digest, size)
 
 
 async def _held(source: MovingStore, cube: str, digest: str) -> bool:
