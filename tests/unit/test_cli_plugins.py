@@ -104,7 +104,7 @@ def test_without_typer_the_command_says_what_to_install(tmp_path: Path) -> None:
 
 
 def test_the_commands_of_the_server_are_known_by_name() -> None:
-    assert set(commands.OF_SERVER) == {"serve", "doctor", "backup", "restore", "models", "tls"}
+    assert set(commands.OF_SERVER) == {"serve", "doctor", "backup", "restore", "migrate", "index", "models", "tls"}
 
 
 def test_a_demo_without_text_says_what_to_do(
