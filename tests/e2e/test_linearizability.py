@@ -6,6 +6,9 @@ import asyncio
 import os
 import random
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.engines.cluster import EMBEDDED, Cluster
 from tests.engines.load import Load
@@ -34,3 +37,25 @@ async def test_the_history_of_eight_callers_has_one_order_through_two_kills(tmp_
         assert await watcher.caught_up(found.log) == []
         assert load.errors.unexpected(connections=True) == []
         assert load.acknowledged > 50
+
+
+@pytest.mark.parametrize(
+    ("variant", "finding"),
+    [
+        ({"lose_answers": 0.2}, ""),
+        ({"lose_answers": 0.2, "forget_requests": True}, "took effect 2 times"),
+        ({"ignore_etags": True}, "not linearizable"),
+        ({"stale_reads": 0.3}, "not linearizable"),
+    ],
+    ids=["answers that are lost", "forgotten request ids", "etags ignored", "stale reads"],
+)
+async def test_a_server_with_a_fault_is_found_out_and_one_that_loses_answers_alone_is_not(
+    variant: dict[str, Any], finding: str, tmp_path: Path
+) -> None:
+    async with Cluster(tmp_path, EMBEDDED, 1, variants=[variant]) as cluster:
+        load = Load(cluster, "c", random.Random(SEED))
+        await load.create()
+        await load.run(8, 2.5)
+        broken = (await settled(load)).broken
+        assert (any(finding in line for line in broken) if finding else not broken), broken
+        assert load.errors.unexpected(connections=False) == []

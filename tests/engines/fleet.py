@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.engines.cluster import Backends
+from tests.engines.cluster import PATIENCE, Backends
 from tests.support.engines import need
 from tools.engines import Engine, Neo4jEngine, S3Engine, Toxiproxy, WeaviateEngine
 
@@ -37,7 +37,7 @@ class Fleet:
         """Starts whatever a test left dead, and mends every proxy."""
         for name in PROXIES:
             if self.engine(name).pid is None:
-                self.engine(name).start()
+                self.engine(name).start(90.0 * PATIENCE)
         self.mend()
 
     def backends(self, *, proxied: bool = False) -> Backends:
@@ -86,7 +86,7 @@ class Fleet:
         """Ends Weaviate and starts it without its data."""
         self.weaviate.kill()
         shutil.rmtree(self.weaviate.folder / "data")
-        self.weaviate.start()
+        self.weaviate.start(90.0 * PATIENCE)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def started(folder: Path) -> Iterator[Fleet]:
     engines = [fleet.toxiproxy, *(fleet.engine(name) for name in PROXIES)]
     try:
         for engine in engines:
-            engine.start()
+            engine.start(90.0 * PATIENCE)
         yield fleet
     finally:
         for engine in engines:

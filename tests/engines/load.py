@@ -30,7 +30,7 @@ from memos_sdk.errors import (
     Unavailable,
 )
 from memos_sdk.models import Memory
-from tests.engines.cluster import Cluster
+from tests.engines.cluster import PATIENCE, Cluster
 from tests.engines.cube_model import (
     Add,
     Archive,
@@ -139,7 +139,8 @@ class Load:
 
     async def create(self) -> None:
         """Makes the cube."""
-        await self.cluster.client(0).cubes.create(self.cube, exist_ok=True)
+        # The first call of all may be slow: engines compile what they do for the first time.
+        await self.cluster.client(0, 60.0).cubes.create(self.cube, exist_ok=True)
 
     def start(self, writers: int, *, pause_s: float = 0.0) -> None:
         """Begins to write and read with so many callers, each with a pause between its calls."""
@@ -244,7 +245,9 @@ class Writer:
         to = max(1, head - self._rng.randrange(4))
 
         async def send(cube: AsyncCube, request_id: str) -> int:
-            return (await cube.rollback(to, request_id=request_id, timeout=self._load.call_s)).commit.revision
+            return (
+                await cube.rollback(to, request_id=request_id, timeout=self._load.call_s * PATIENCE)
+            ).commit.revision
 
         await self._write(Rollback(to), send)
 
@@ -300,7 +303,7 @@ class Writer:
     async def _write(self, call: Call, send: Callable[[AsyncCube, str], Awaitable[int]]) -> bool:
         """Makes a write, on one server after the other, until one answers; returns whether it took effect for sure."""
         request_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
-        until = time.monotonic() + self._load.patience_s
+        until = time.monotonic() + self._load.patience_s * PATIENCE
         with self._load.history.record(self._name, call, request_id) as recording:
             while True:
                 begun = time.monotonic()

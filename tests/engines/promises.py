@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from memos_sdk import AsyncClient
 from memos_sdk.errors import MipError
 from memos_sdk.models import Verification
+from tests.engines.cluster import PATIENCE
 from tests.engines.cube_model import Find, GetHead, ListAll, Value
 from tests.engines.history import LogEntry, log_problems
 from tests.engines.load import Load, find, list_all, read_log
 
-CONVERGE_S = 60.0
+CONVERGE_S = 60.0 * PATIENCE
 
 
 @dataclass

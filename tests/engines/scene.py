@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memos_sdk.errors import MipError
-from tests.engines.cluster import Cluster
+from tests.engines.cluster import PATIENCE, Cluster
 from tests.engines.cube_model import Done
 from tests.engines.fleet import Fleet
 from tests.engines.load import Load
@@ -40,7 +40,7 @@ class Blobs:
             data = data or self.rng.randbytes(self.rng.choice((1_000, 50_000, 300_000)))
             blobs = self.cluster.client(at, 10.0).cube(self.cube).blobs
             try:
-                await blobs.upload(data, timeout=10.0)
+                await blobs.upload(data, timeout=10.0 * PATIENCE)
                 self.kept.append(f"sha256:{hashlib.sha256(data).hexdigest()}")
                 data = b""
                 await asyncio.sleep(0.05)
@@ -146,7 +146,7 @@ async def play(plan: Plan, fault: Fault, fleet: Fleet, folder: Path, rng: random
         if not scene.ended:
             scene.over()
         await asyncio.sleep(plan.after_s)
-        await asyncio.wait_for(load.finish(), plan.patience_s + 60)
+        await asyncio.wait_for(load.finish(), (plan.patience_s + 60) * PATIENCE)
         stop.set()
         broken: list[str] = []
         if uploads is not None:

@@ -13,6 +13,13 @@
     inline_s       how long the call that caused a job waits for it
     journal        a file that gets a line for each job begun and ended: time, process, word, cube, job
     slow_call_s    every AddMemories waits so long inside its call
+    lose_answers   this share of the answers to writes becomes UNAVAILABLE after the write took effect
+
+and faults that the checks must find, or they check nothing:
+
+    forget_requests  a repeated request_id is a new request
+    ignore_etags     the etag of an update is not looked at
+    stale_reads      GetMemory answers with what it answered up to so many seconds ago
 """
 
 from __future__ import annotations
@@ -21,9 +28,10 @@ import asyncio
 import datetime
 import json
 import os
+import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +107,60 @@ def _change_index(version: str) -> None:
     indexing.INDEX_VERSION = f"{indexing.INDEX_VERSION}.{version}"
 
 
-def _slow_calls(seconds: float) -> None:
+Around = Callable[[Callable[[], Awaitable[Any]], Any], Awaitable[Any]]
+"""Answers a call: gets the use case as it is, and the request."""
+
+
+def _wrap(names: Iterable[str], around: Around) -> None:
     from memos_server.api import rpcs
 
-    add: Callable[..., Any] = rpcs.USE_CASES["AddMemories"]
+    def wrapped(use_case: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def run(mos: Any, call: Any, request: Any) -> Any:
+            return await around(lambda: use_case(mos, call, request), request)
 
-    async def slowly(*arguments: Any) -> Any:
-        await asyncio.sleep(seconds)
-        return await add(*arguments)
+        return run
 
-    rpcs.USE_CASES["AddMemories"] = slowly  # type: ignore[index]
+    for name in names:
+        rpcs.USE_CASES[name] = wrapped(rpcs.USE_CASES[name])  # type: ignore[index,arg-type]
+
+
+def _change_calls(variant: dict[str, Any]) -> None:
+    from memos_server.errors import MipError
+    from memos_server.mem_os import mutation
+
+    async def slowly(go: Callable[[], Awaitable[Any]], _: Any) -> Any:
+        await asyncio.sleep(variant["slow_call_s"])
+        return await go()
+
+    async def losing(go: Callable[[], Awaitable[Any]], _: Any) -> Any:
+        answer = await go()
+        if random.random() < variant["lose_answers"]:
+            raise MipError("BACKEND_UNAVAILABLE", "the answer was lost", retry_after_s=0.05)
+        return answer
+
+    async def without_etag(go: Callable[[], Awaitable[Any]], request: Any) -> Any:
+        request.memory.etag = ""
+        return await go()
+
+    answers: dict[str, tuple[float, Any]] = {}
+
+    async def stale(go: Callable[[], Awaitable[Any]], request: Any) -> Any:
+        told = answers.get(request.name)
+        if told is None or time.monotonic() - told[0] > variant["stale_reads"]:
+            told = answers[request.name] = time.monotonic(), await go()
+        return told[1]
+
+    if "slow_call_s" in variant:
+        _wrap(["AddMemories"], slowly)
+    if "lose_answers" in variant:
+        _wrap(["AddMemories", "UpdateMemory", "TransitionMemories", "RollbackCube"], losing)
+    if "ignore_etags" in variant:
+        _wrap(["UpdateMemory"], without_etag)
+    if "stale_reads" in variant:
+        _wrap(["GetMemory"], stale)
+    if "forget_requests" in variant:
+        key = mutation._key
+        mutation._key = lambda call, resource, request_id: key(call, resource, f"{request_id}{random.random()}")
 
 
 def main() -> None:
@@ -120,8 +172,7 @@ def main() -> None:
         _change_index(variant["index_version"])
     if variant.keys() & {"lease_s", "poll_s", "retry_s", "slow_job_s", "stalled_job_s", "journal", "inline_s"}:
         _change_jobs(variant)
-    if "slow_call_s" in variant:
-        _slow_calls(variant["slow_call_s"])
+    _change_calls(variant)
     from memos_server.__main__ import main as serve
 
     serve()

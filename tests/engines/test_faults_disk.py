@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.cluster import PATIENCE
 from tests.engines.fleet import Fleet
 from tests.engines.scene import Fault, Plan, Scene, play
 from tests.engines.small_disk import SmallDisk, on_disk
 from tools.engines import Neo4jEngine, S3Engine, WeaviateEngine
 
-pytestmark = [pytest.mark.engines, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engines, pytest.mark.long, pytest.mark.timeout(600 * PATIENCE)]
 
 KINDS = {
     "neo4j": (Neo4jEngine, 500, "Neo4j's disk full for 5 s; freed, and Neo4j restarted"),
@@ -34,7 +35,7 @@ def cramped(request: pytest.FixtureRequest, fleet: Fleet, tmp_path: Path) -> Ite
     with SmallDisk(folder / "data", megabytes) as disk:
         engine = on_disk(kind(folder), disk)
         try:
-            engine.start()
+            engine.start(90.0 * PATIENCE)
             yield name, replace(fleet, **{name: engine}), disk
         finally:
             engine.kill()
@@ -50,7 +51,7 @@ def filling(name: str, disk: SmallDisk) -> Fault:
         engine = scene.fleet.engine(name)
         if name != "s3":
             await scene.thread(engine.kill)
-            await scene.thread(engine.start)
+            await scene.thread(engine.start, 90.0 * PATIENCE)
         scene.over()
 
     return fault

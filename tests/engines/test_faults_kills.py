@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.cluster import PATIENCE
 from tests.engines.fleet import Fleet
 from tests.engines.load import find
 from tests.engines.scene import Fault, Plan, Scene, play
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(300 * PATIENCE)]
 
 NEO4J = Plan("SIGKILL of Neo4j, down for up to 2 s", "kill-neo4j")
 WEAVIATE = Plan("SIGKILL of Weaviate, down for up to 4 s", "kill-weaviate")
@@ -41,7 +42,7 @@ def killing(engine: str, down_s: float) -> Fault:
             assert said != "answered", "the search index is dead and a search does not say so"
             scene.facts["search said"] = said
         await scene.moment(0.0, down_s)
-        await scene.thread(scene.fleet.engine(engine).start)
+        await scene.thread(scene.fleet.engine(engine).start, 90.0 * PATIENCE)
         scene.over()
 
     return fault
@@ -62,7 +63,7 @@ async def kill_all(scene: Scene) -> None:
     await asyncio.gather(*(scene.thread(scene.fleet.engine(name).kill) for name in names))
     scene.rng.shuffle(names)
     for name in names:
-        await scene.thread(scene.fleet.engine(name).start)
+        await scene.thread(scene.fleet.engine(name).start, 90.0 * PATIENCE)
     scene.over()
 
 
@@ -93,7 +94,7 @@ async def test_weaviate_restarted_empty_is_filled_again(fleet: Fleet, tmp_path: 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1800 * PATIENCE)
 @pytest.mark.parametrize(
     ("plan", "fault"),
     [

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.cluster import PATIENCE
 from tests.engines.fleet import Fleet
 from tests.engines.scene import Fault, Plan, Scene, play
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(300 * PATIENCE)]
 
 ENGINES = ("neo4j", "weaviate", "s3")
 
@@ -94,7 +95,7 @@ async def test_a_record_that_answers_nothing_loses_nothing(fleet: Fleet, tmp_pat
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1800 * PATIENCE)
 @pytest.mark.parametrize(
     ("one", "fault", "rounds"),
     [

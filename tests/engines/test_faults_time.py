@@ -14,11 +14,12 @@ import pytest
 
 from memos_sdk import AsyncClient
 from memos_sdk.errors import DeadlineExceeded, Unavailable
+from tests.engines.cluster import PATIENCE
 from tests.engines.fleet import Fleet
 from tests.engines.load import read_log
 from tests.engines.scene import Plan, Scene, play
 
-pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(300 * PATIENCE)]
 
 FORWARD = Plan("one server's clock jumps ahead by an hour and back", "clock-ahead", variants=({"clock_s": 3600},))
 BACK = Plan("one server's clock jumps back by an hour and ahead", "clock-back", variants=({"clock_s": -3600},))
@@ -93,9 +94,9 @@ async def herd(scene: Scene) -> None:
 
     callers = [asyncio.create_task(caller(number, clients[number % len(clients)])) for number in range(200)]
     await asyncio.sleep(2.0)
-    await scene.thread(scene.fleet.neo4j.start)
+    await scene.thread(scene.fleet.neo4j.start, 90.0 * PATIENCE)
     scene.over()
-    await asyncio.wait_for(asyncio.gather(*callers), 90)
+    await asyncio.wait_for(asyncio.gather(*callers), 90 * PATIENCE)
     scene.facts |= {"callers": 200, "all served after s": round((max(waited) - scene.ended) / 1e9, 2)}
     assert len(await read_log(clients[0], name)) == 201
 
@@ -119,7 +120,7 @@ async def test_a_herd_that_comes_back_at_once_is_served(fleet: Fleet, tmp_path: 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1800 * PATIENCE)
 @pytest.mark.parametrize("plan", [FORWARD, BACK], ids=lambda plan: plan.slug)
 async def test_clocks_that_jump_again_and_again_change_nothing(
     plan: Plan, fleet: Fleet, tmp_path: Path, rng: random.Random

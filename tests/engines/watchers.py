@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from memos_sdk.errors import MipError
-from tests.engines.cluster import Cluster
+from tests.engines.cluster import PATIENCE, Cluster
 from tests.engines.history import LogEntry
 
 
@@ -50,7 +50,7 @@ class Watcher:
     async def caught_up(self, log: Sequence[LogEntry], timeout_s: float = 20.0) -> list[str]:
         """Waits until it has seen a whole log, ends it, and returns what was wrong; nothing when all was right."""
         assert self._task is not None
-        for _ in range(int(timeout_s / 0.1)):
+        for _ in range(int(timeout_s * PATIENCE / 0.1)):
             if len(self.entries) >= len(log) or self._task.done():
                 break
             await asyncio.sleep(0.1)
