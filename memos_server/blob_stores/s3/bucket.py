@@ -29,8 +29,10 @@ from memos_server.blob_stores.s3 import failures
 
 _ATTEMPTS: Final = 3
 _CONNECT_S: Final = 5.0
-_ANSWER_S: Final = 60.0
-"""How long one request may take; a part of 8 MiB needs 1.1 Mbit/s then."""
+_ANSWER_S: Final = 20.0
+"""How long the store may be silent before a request is tried again, seconds."""
+_UNITE_S: Final = 300.0
+"""The same for making many parts one object, which some stores copy for."""
 _BATCH: Final = 1000
 """The most objects that one request deletes."""
 _TRIES: Final = 5
@@ -93,14 +95,23 @@ class Stored:
 class Bucket:
     """A bucket. May be used by several threads at once."""
 
-    def __init__(self, account: Account, bucket: str, *, connections: int, patience_s: float = _ANSWER_S) -> None:
+    def __init__(
+        self,
+        account: Account,
+        bucket: str,
+        *,
+        connections: int,
+        patience_s: float = _ANSWER_S,
+        attempts: int = _ATTEMPTS,
+    ) -> None:
         """Prepares; nothing is sent yet.
 
         Args:
             account: Where it is and who asks.
             bucket: Its name.
             connections: The most connections at once.
-            patience_s: How long one request may take, seconds.
+            patience_s: How long the store may be silent, seconds.
+            attempts: How often a request is made at most.
         """
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -114,30 +125,14 @@ class Bucket:
             }
         session = botocore.session.Session(session_vars=own_files)
         self.name = bucket
-        self._client: Any = session.create_client(
-            "s3",
-            region_name=account.region,
-            endpoint_url=account.endpoint or None,
-            aws_access_key_id=account.access_key or None,
-            aws_secret_access_key=account.secret_key or None,
-            verify=account.ca_file or True,
-            config=Config(
-                connect_timeout=min(_CONNECT_S, patience_s),
-                read_timeout=patience_s,
-                max_pool_connections=connections,
-                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS if patience_s == _ANSWER_S else 1},
-                # The signature names the SHA-256 of what is sent, which every store has to check, over TLS too.
-                s3={"payload_signing_enabled": True, "addressing_style": "path" if account.endpoint else "auto"},
-                # Checksums are given explicitly where bytes are stored; streamed ones are refused by many stores.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                user_agent_extra="memos",
-            ),
-        )
+        self._client = _client(session, account, connections, patience_s, attempts)
+        # Connections are made when they are used: this one has none for long.
+        self._patient = _client(session, account, 2, max(patience_s, _UNITE_S), attempts)
 
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
+        self._patient.close()
 
     # Reading.
 
@@ -188,9 +183,9 @@ class Bucket:
             for each in page.get("Contents", ()):
                 yield Stored(each["Key"], int(each["Size"]), each["ETag"], each["LastModified"])
 
-    def now(self) -> datetime:
-        """Returns the time by the store's clock, which is what objects are dated by."""
-        answer = self._asked(lambda: self._client.list_objects_v2(Bucket=self.name, MaxKeys=1, Prefix="uploads/"))
+    def now(self, prefix: str) -> datetime:
+        """Returns the time by the store's clock, by which objects are dated; `prefix` may be listed."""
+        answer = self._asked(lambda: self._client.list_objects_v2(Bucket=self.name, MaxKeys=1, Prefix=prefix))
         told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         return parsedate_to_datetime(told).astimezone(UTC) if told else datetime.now(UTC)
 
@@ -267,7 +262,7 @@ class Bucket:
 
         def end() -> None:
             try:
-                self._client.complete_multipart_upload(
+                self._patient.complete_multipart_upload(
                     Bucket=self.name, Key=key, UploadId=upload, MultipartUpload={"Parts": list(parts)}
                 )
             except ClientError as error:
@@ -385,6 +380,31 @@ class Bucket:
             raise failures.explained(error, self.name) from error
         except BotoCoreError as error:
             raise failures.explained(error, self.name) from error
+
+
+def _client(
+    session: botocore.session.Session, account: Account, connections: int, patience_s: float, attempts: int
+) -> Any:
+    return session.create_client(
+        "s3",
+        region_name=account.region,
+        endpoint_url=account.endpoint or None,
+        aws_access_key_id=account.access_key or None,
+        aws_secret_access_key=account.secret_key or None,
+        verify=account.ca_file or True,
+        config=Config(
+            connect_timeout=min(_CONNECT_S, patience_s),
+            read_timeout=patience_s,
+            max_pool_connections=connections,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            # The signature names the SHA-256 of what is sent, which every store has to check, over TLS too.
+            s3={"payload_signing_enabled": True, "addressing_style": "path" if account.endpoint else "auto"},
+            # Checksums are given explicitly where bytes are stored; streamed ones are refused by many stores.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            user_agent_extra="memos",
+        ),
+    )
 
 
 def _sha256(data: bytes) -> str:

@@ -40,7 +40,7 @@ _WINDOW_BYTES: Final = 4 * 2**20
 _COMPOSING: Final = 2
 """How many uploads become blobs at once; each takes some 50 MiB of memory while it does."""
 _PROBE_S: Final = 5.0
-"""How long a request of a probe may take, seconds."""
+"""How long the store may be silent to a probe, seconds."""
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 
@@ -114,8 +114,8 @@ class S3BlobStore:
             SetupError: It does not exist, refuses the credentials, keeps versions, or knows no conditional writes.
             MipError: BACKEND_UNAVAILABLE when it cannot be reached now.
         """
-        self._bucket = Bucket(self._account, self._name, connections=self._threads)
-        self._prober = Bucket(self._account, self._name, connections=2, patience_s=_PROBE_S)
+        # Reading the library's description of S3 takes a tenth of a second.
+        self._bucket, self._prober = await asyncio.to_thread(self._buckets)
         self._uploads = Uploads(
             self._bucket,
             self._keys,
@@ -314,6 +314,10 @@ class S3BlobStore:
 
     # From here on: in a thread.
 
+    def _buckets(self) -> tuple[Bucket, Bucket]:
+        busy = Bucket(self._account, self._name, connections=self._threads)
+        return busy, Bucket(self._account, self._name, connections=2, patience_s=_PROBE_S, attempts=1)
+
     def _examine(self) -> None:
         """Tries everything that a server needs of the bucket."""
         if self._endpoint.startswith("http:") and not is_loopback(urlsplit(self._endpoint).hostname or ""):
@@ -375,7 +379,7 @@ class S3BlobStore:
 
     def _expired(self) -> list[tuple[str, str]]:
         """Returns cube uid and digest of abandoned uploads; drops old probes, and old parts of what has no upload."""
-        before = self._bucket.now() - timedelta(seconds=UPLOAD_LIFETIME_S)
+        before = self._bucket.now(self._keys.all_probes) - timedelta(seconds=UPLOAD_LIFETIME_S)
         probes = [each.key for each in self._bucket.listed(self._keys.all_probes) if each.modified < before]
         self._bucket.delete(probes)
         for key, upload, begun in list(self._bucket.in_parts(self._keys.all_blobs)):
@@ -389,7 +393,7 @@ class S3BlobStore:
 
     def _drop_expired(self, cube_uid: str, digest: str) -> None:
         upload, key = self._keys.upload(cube_uid, digest), self._keys.blob(cube_uid, digest)
-        before = self._bucket.now() - timedelta(seconds=UPLOAD_LIFETIME_S)
+        before = self._bucket.now(self._keys.all_probes) - timedelta(seconds=UPLOAD_LIFETIME_S)
         # It may have gone on since it was found.
         if any(modified >= before for _, _, modified in self._pieces(upload)):
             return
