@@ -31,6 +31,9 @@ MAX_STATUS_BYTES: Final = 4096
 
 _MAX_DETAIL_BYTES: Final = 256
 
+_RETRY_S: Final = 1.0
+"""When to try again what is out of reach, seconds, where the error itself does not say."""
+
 _LOG: Final = logging.getLogger(__name__)
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -70,9 +73,13 @@ def to_status(error: MipError) -> status_pb2.Status:
     metadata = {key: _cut(value, _MAX_DETAIL_BYTES) for key, value in error.metadata.items()}
     metadata["remedy"] = error.remedy
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
-    if error.retry_after_s is not None:
+    wait_s = error.retry_after_s
+    if wait_s is None and error.code == "UNAVAILABLE" and error.rule.retryable:
+        # Whoever raised it knows no better; its remedy names RetryInfo all the same.
+        wait_s = _RETRY_S
+    if wait_s is not None:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromMilliseconds(max(0, round(error.retry_after_s * 1000)))
+        retry.retry_delay.FromMilliseconds(max(0, round(wait_s * 1000)))
         details.append(retry)
     status = status_pb2.Status(code=status_code(error).value[0], message=message_of(error))
     for detail in details:

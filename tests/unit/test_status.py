@@ -57,6 +57,12 @@ def test_violations_become_a_bad_request_and_a_wait_a_retry_info() -> None:
     assert set(details(MipError("INTERNAL", "x"))) == {"ErrorInfo"}
 
 
+def test_what_is_out_of_reach_says_when_to_come_again_even_where_nobody_knows_better() -> None:
+    for reason, milliseconds, given in (("BACKEND_UNAVAILABLE", 1000, None), ("SHUTTING_DOWN", 250, 0.25)):
+        retry = details(MipError(reason, "away", retry_after_s=given))["RetryInfo"]
+        assert retry.retry_delay.ToMilliseconds() == milliseconds  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("reason", sorted(reason_rules()))
 def test_every_reason_has_a_status_code_and_a_remedy(reason: str) -> None:
     error = MipError(reason, "It happened.")
