@@ -12,12 +12,19 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 from neo4j.exceptions import DriverError, Neo4jError
 
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import RecordStore
-from memos_server.graph_dbs.moving import COLUMNS, LooseKey, LooseRow, Table
+from memos_server.graph_dbs import moving
+from memos_server.graph_dbs.base import ChangeRow, Reader, RecordStore
+from memos_server.graph_dbs.moving import LooseKey, LooseRow, Table
+from memos_server.graph_dbs.neo4j.reader import Neo4jReader
+from memos_server.graph_dbs.neo4j.shapes import COLUMNS, CONTENT, CURRENT, WHOLE, to_version
 
 # The node that counts the schema's migrations is there from the first start on, once in a database.
 _MARK: Final = "MATCH (s:Schema {name: 'memos'}) RETURN s.mark"
 _SET_MARK: Final = "MATCH (s:Schema {name: 'memos'}) SET s.mark = $text RETURN 1"
+_CHANGES: Final = f"""MATCH (m:Commit) WHERE m.cube = $cube AND m.revision >= $low AND m.revision <= $high
+    MATCH (v:Version) WHERE v.key >= m.first_version AND v.key < m.first_version + m.change_count
+    MATCH (v)-[:VERSION_OF]->(i:Item) {CURRENT} {CONTENT}
+    RETURN {WHOLE}, v.key - m.first_version, v.change ORDER BY v.key"""
 _CUBE_KEY: Final = "MATCH (u:Cube {id: $id}) RETURN u.key"
 
 
@@ -55,7 +62,7 @@ _JOB_KEY: Final = ("cube_id", "id")
 _KEPT: Final[Mapping[Table, _Kept]] = {
     Table.REQUESTS: _Kept(
         "Request",
-        COLUMNS[Table.REQUESTS].key,
+        moving.COLUMNS[Table.REQUESTS].key,
         """n.salt, n.digest, n.result, n.revision,
             coalesce(COLLECT { MATCH (u:Cube {key: n.cube}) RETURN u.id }[0], ''), n.time""",
         """MERGE (n:Request {principal: r[0], method: r[1], resource: r[2], request_id: r[3]})
@@ -67,18 +74,18 @@ _KEPT: Final[Mapping[Table, _Kept]] = {
     Table.AUDIT_EVENTS: _Kept(
         "Audit",
         ("sequence",),
-        ", ".join(f"n.{name}" for name in COLUMNS[Table.AUDIT_EVENTS].rest),
-        _put("Audit", ("sequence",), COLUMNS[Table.AUDIT_EVENTS].rest),
+        ", ".join(f"n.{name}" for name in moving.COLUMNS[Table.AUDIT_EVENTS].rest),
+        _put("Audit", ("sequence",), moving.COLUMNS[Table.AUDIT_EVENTS].rest),
     ),
     # A job that has ended leaves the index of unfinished ones, as `unfinished` is null then.
     Table.JOBS: _Kept(
         "Job",
         _JOB_KEY,
-        ", ".join(f"n.{name}" for name in COLUMNS[Table.JOBS].rest),
+        ", ".join(f"n.{name}" for name in moving.COLUMNS[Table.JOBS].rest),
         _put(
             "Job",
             _JOB_KEY,
-            COLUMNS[Table.JOBS].rest,
+            moving.COLUMNS[Table.JOBS].rest,
             ", n.unfinished = CASE WHEN r[3] IN [1, 2] THEN true END",
         ),
     ),
@@ -172,6 +179,18 @@ class MovingRecord:
     async def set_mark(self: _Record, text: str) -> None:
         """See MovingStore."""
         await _rows(self, _SET_MARK, text=text or None)
+
+    async def changes_of(
+        self: _Record, txn: Reader, cube: int, low: int, high: int
+    ) -> Mapping[int, Sequence[ChangeRow]]:
+        """See MovingStore: the versions of neighbouring commits have neighbouring handles."""
+        reader = cast(Neo4jReader, txn)
+        pin = await reader._head(cube)
+        found: dict[int, list[ChangeRow]] = {}
+        for row in await reader._statements.rows(_CHANGES, cube=cube, low=low, high=min(high, pin), pin=pin):
+            version = to_version(row, pin)
+            found.setdefault(version.from_revision, []).append(ChangeRow(row[COLUMNS], row[COLUMNS + 1], version))
+        return found
 
     async def loose_rows(self: _Record, table: Table, after: LooseKey, limit: int) -> Sequence[LooseRow]:
         """See MovingStore."""

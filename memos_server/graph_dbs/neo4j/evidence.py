@@ -12,7 +12,7 @@ from memos_server.graph_dbs.base import RequestKey
 from memos_server.graph_dbs.neo4j.reader import request_parameters
 
 # MERGE of something unique waits until the transaction that was making it has ended; what MERGE makes is rolled back.
-_COMMIT: Final = "MERGE (m:Commit {cube: $cube, revision: $revision}) RETURN m.digest"
+_COMMIT: Final = "MERGE (m:Commit {cube: $cube, revision: $revision}) RETURN m.unit"
 _REQUEST: Final = """MERGE
     (r:Request {principal: $principal, method: $method, resource: $resource, request_id: $request_id}) RETURN r.salt"""
 _UNIT: Final = "MERGE (n:Unit {id: $id}) RETURN n.time"
@@ -35,10 +35,13 @@ class Evidence:
         """Whether the attempt leaves anything behind."""
         return self._left is not None
 
-    def commit(self, cube: int, revision: int, digest: bytes) -> None:
-        """Notes a commit."""
-        # A commit is never changed; a purge empties the salt of a request.
-        self._left = _COMMIT, {"cube": cube, "revision": revision}, digest
+    def commit(self, cube: int, revision: int) -> str:
+        """Returns what a commit's node is to hold as `unit`."""
+        # A commit is never changed, while a purge empties the salt of a request. Its digest would not do: two servers
+        # may make the same change at the same time.
+        unit = secrets.token_hex(8)
+        self._left = _COMMIT, {"cube": cube, "revision": revision}, unit
+        return unit
 
     def request(self, key: RequestKey, salt: bytes) -> None:
         """Notes a request id."""

@@ -190,9 +190,8 @@ class Neo4jWriter(AccessWriter):
             await self._change(_RELATE, rows=chunk, cube=cube)
         for keys in chunks(batch.unrelated):
             await self._change(_UNRELATE, keys=keys)
-        self._commits.append(batch.commit_node())
+        self._commits.append({**batch.commit_node(), "unit": self.evidence.commit(cube, commit.revision)})
         self._heads[cube] = batch.head(held)
-        self.evidence.commit(cube, commit.revision, commit.digest)
         self._made.setdefault(cube, set()).update(batch.names)
         self._cubes.moved(cube, commit, batch.items, batch.versions, settings=batch.settings is not None)
 
