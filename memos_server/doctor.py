@@ -7,7 +7,6 @@ import socket
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import grpc
@@ -28,6 +27,7 @@ from memos_server.configs.data_folder import PAGE_KEY_BYTES, DataFolder, ServerI
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import read_secret
 from memos_server.configs.settings import MetricsSettings, Settings, TlsSettings, TracingSettings
+from memos_server.doctor_channel import channel_to
 from memos_server.doctor_engines import ENGINES, absent, is_shared, remedy, stand_ins
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, PrincipalAccess, Reader
@@ -133,7 +133,7 @@ def _page_key(folder: DataFolder, *, repair: bool) -> list[Check]:
 async def _online(settings: Settings, folder: DataFolder, running: ServerInfo) -> list[Check]:
     """Lets a running server say how it is, over TLS too where the folder holds what that needs."""
     try:
-        channel, certified = _channel(settings, folder, running)
+        channel, certified = channel_to(settings, folder, running)
     except SetupError as error:
         text = f"not checked, nor what the server depends on: {error.message}"
         return [Check("record", "warn", text, error.remedy)]
@@ -149,42 +149,6 @@ async def _online(settings: Settings, folder: DataFolder, running: ServerInfo) -
             ]
         found = await _verified(settings, folder, channel, certified=certified)
         return [*await _unhealthy(channel), *found]
-
-
-def _channel(settings: Settings, folder: DataFolder, running: ServerInfo) -> tuple[grpc.aio.Channel, bool]:
-    """Returns a channel to the folder's server, and whether a certificate tells it who calls.
-
-    Raises:
-        SetupError: It speaks TLS, and a file that this needs cannot be read or is not there.
-    """
-    # An address on this machine: no proxy stands in between.
-    options: list[tuple[str, str | int]] = [("grpc.enable_http_proxy", 0)]
-    if not running.tls:
-        return grpc.aio.insecure_channel(running.address, options=options), False
-    own = settings.tls.cert or folder.path / "tls" / "server.pem"
-    # Whoever signed it, `memos tls init` put the authority beside the certificate; one that signed itself is its own.
-    roots = b"\n".join(_pem(path) for path in (own, own.with_name("ca.pem")) if path.exists() or path == own)
-    if name := tls.a_name(own):
-        options.append(("grpc.ssl_target_name_override", name))
-    client: tuple[bytes | None, bytes | None] = None, None
-    if settings.tls.client_ca is not None:
-        stem = own.with_name(LOCAL_ADMIN.removeprefix("principals/"))
-        if not stem.with_suffix(".pem").exists():
-            raise SetupError(
-                "the server asks for a client's certificate, and the administrator of this machine has none.",
-                f"Make one: memos tls client {stem.name} --dir {own.parent}. Or stop the server first.",
-            )
-        client = read_secret(stem.with_suffix(".key")), _pem(stem.with_suffix(".pem"))
-    credentials = grpc.ssl_channel_credentials(roots, *client)
-    return grpc.aio.secure_channel(running.address, credentials, options=options), client[0] is not None
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        remedy = "Name the server's certificate in memos.toml (tls.cert), or stop the server first."
-        raise SetupError(f"{path} cannot be read ({error.strerror}).", remedy) from error
 
 
 async def _unhealthy(channel: grpc.aio.Channel) -> list[Check]:
