@@ -14,6 +14,7 @@ from memos_server.vec_dbs.weaviate.collections import Collections
 from memos_server.vec_dbs.weaviate.config import WeaviateConfig
 from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
 from memos_server.vec_dbs.weaviate.heads import Head, Heads
+from memos_server.vec_dbs.weaviate.reading import Reader
 from memos_server.vec_dbs.weaviate.relating import related
 from memos_server.vec_dbs.weaviate.rows import LIGHT, PARKED
 from memos_server.vec_dbs.weaviate.searching import Searcher
@@ -52,11 +53,10 @@ class WeaviateIndex:
         self._collections = Collections(connection, stem, config.k1, config.b)
         self._heads = Heads(connection, self._collections.heads)
         self._tenants = Tenants(connection, config.active_tenants)
-        self._statistics = Statistics(connection, self._tenants)
-        self._writer = Writer(connection, self._collections, self._heads, self._tenants)
-        self._searcher = Searcher(
-            connection, self._collections, self._heads, self._tenants, self._statistics, config.k1, config.b
-        )
+        self._reader = Reader(connection, self._tenants)
+        self._statistics = Statistics(connection, self._tenants, self._reader)
+        self._writer = Writer(connection, self._collections, self._heads, self._tenants, self._reader)
+        self._searcher = Searcher(self._collections, self._heads, self._reader, self._statistics, config.k1, config.b)
 
     async def open(self, version: str) -> None:
         """Uses the collections of a version, which are made when something is written.
@@ -116,7 +116,7 @@ class WeaviateIndex:
         found = []
         place = (self._collections.memories(head.dimension), cube_uid)
         try:
-            async for page in self._tenants.pages(place, LIGHT, vectors=True):
+            async for page in self._reader.pages(place, LIGHT, vectors=True):
                 for row in page:
                     if row.since <= head.revision and row.since != PARKED:
                         if row.until > head.revision:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.data import DataObject
 from weaviate.classes.query import Filter
+from weaviate.collections.classes.grpc import _MetadataQuery
 
 from memos_server.errors import MipError
 from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
@@ -25,6 +26,7 @@ _SERVERS = 1000
 """The most heads of one cube that are read."""
 _TIDY = 8
 """From how many on the heads that others passed are removed."""
+_PROPERTIES = ["revision", "dimension", "objects", "erased", "totals"]
 
 Cells = dict[tuple[int, int], tuple[int, int]]
 """(state, label) -> how many versions are current, and how many terms they have together."""
@@ -108,15 +110,10 @@ class Heads:
         """
         asked = time.monotonic()
 
-        async def call(client: WeaviateAsyncClient) -> Any:
-            return await client.collections.use(self._name).query.fetch_objects(
-                filters=Filter.by_property("cube").equal(cube_uid), limit=_SERVERS
-            )
-
-        found = [each.properties for each in (await self._connection.ask(call)).objects]
+        found = await self._all(cube_uid)
         head = NONE
         if found:
-            head = _head(max(found, key=lambda properties: int(properties["revision"])))
+            head = _head(max(found, key=_revision).properties.non_ref_props.fields)
         last = self._known.get(cube_uid)
         if last is None or last[0] <= asked:
             self._known[cube_uid] = (asked, head)
@@ -151,18 +148,23 @@ class Heads:
             raise MipError("BACKEND_UNAVAILABLE", "Weaviate reported as written what it does not have; see its log")
         await self._tidy(cube_uid, after)
 
+    async def _all(self, cube_uid: str) -> Sequence[Any]:
+        def build(builder: Any) -> Any:
+            return builder.get(
+                limit=_SERVERS,
+                filters=Filter.by_property("cube").equal(cube_uid),
+                return_metadata=_MetadataQuery(vector=False),
+                return_properties=_PROPERTIES,
+            )
+
+        return await self._connection.search(self._name, None, build)
+
     async def _tidy(self, cube_uid: str, head: Head) -> None:
         """Removes the heads that were passed, once there are many: every start of a server leaves one."""
 
-        async def look(client: WeaviateAsyncClient) -> Any:
-            return await client.collections.use(self._name).query.fetch_objects(
-                filters=Filter.by_property("cube").equal(cube_uid), limit=_SERVERS, return_properties=["revision"]
-            )
-
         if head.revision % 64:
             return
-        found = (await self._connection.ask(look)).objects
-        old = [each.uuid for each in found if int(each.properties["revision"]) < head.revision]
+        old = [each.metadata.id for each in await self._all(cube_uid) if _revision(each) < head.revision]
         if len(old) < _TIDY:
             return
 
@@ -187,15 +189,19 @@ class Heads:
             self.forget(cube_uid)
 
 
-def _head(properties: Mapping[str, Any]) -> Head:
+def _revision(result: Any) -> int:
+    return int(result.properties.non_ref_props.fields["revision"].int_value)
+
+
+def _head(have: Mapping[str, Any]) -> Head:
     cells: Cells = {}
-    for at, (versions, terms) in json.loads(properties["totals"]).items():
+    for at, (versions, terms) in json.loads(have["totals"].text_value).items():
         state, label = at.split(",")
         cells[int(state), int(label)] = (versions, terms)
     return Head(
-        revision=properties["revision"],
-        dimension=properties["dimension"],
-        objects=properties["objects"],
-        erased=properties["erased"],
+        revision=have["revision"].int_value,
+        dimension=have["dimension"].int_value,
+        objects=have["objects"].int_value,
+        erased=have["erased"].int_value,
         cells=cells,
     )

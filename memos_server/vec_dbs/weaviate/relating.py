@@ -11,8 +11,9 @@ from weaviate.classes.query import Filter
 from memos_server.vec_dbs.base import IndexQuery
 from memos_server.vec_dbs.weaviate import filters
 from memos_server.vec_dbs.weaviate.heads import Head
+from memos_server.vec_dbs.weaviate.reading import MOST
 from memos_server.vec_dbs.weaviate.rows import ENTITY, LIGHT, Row
-from memos_server.vec_dbs.weaviate.searching import MOST, Searcher
+from memos_server.vec_dbs.weaviate.searching import Searcher
 from memos_server.vec_dbs.weaviate.tenants import Place
 
 _AT_ONCE = 2000
@@ -95,6 +96,4 @@ async def _mentions(
 
 
 async def _rows(searcher: Searcher, place: Place, where: Filter, limit: int) -> list[Row]:
-    return await searcher.rows(
-        place, lambda ask: ask.fetch_objects(filters=where, limit=limit, return_properties=_NAMED)
-    )
+    return await searcher.reader.found(place, where, _NAMED, limit=limit)

@@ -183,47 +183,87 @@ def to_object(cube_uid: str, row: Row) -> DataObject[Any, Any]:
     return DataObject(properties=properties, uuid=object_id(cube_uid, name, row.since), vector=vector)
 
 
+NEAR: Final = ["uid", "from_revision", "to_revision", "level"]
+"""The properties that say whether a version counts."""
+RANKED: Final = [*NEAR, "state", "length", "terms"]
+"""Those that its BM25 score needs besides."""
 LIGHT: Final = ["uid", "content", "state", "label", "level", "length", "from_revision", "to_revision", "erased"]
 """The properties of a row without what its content says."""
 SCORED: Final = [*LIGHT, "terms"]
 FULL: Final = [*SCORED, "tokens", *NUMBERS]
 
 
-def from_objects(objects: Iterable[Any]) -> list[Row]:
-    """Returns the versions of a query's objects, in their order."""
-    return [_row(each) for each in objects]
+def from_results(results: Iterable[Any], properties: Sequence[str]) -> list[Row]:
+    """Returns the versions that a search found, in their order.
+
+    Args:
+        results: What it found.
+        properties: What it asked for; the rest of a row has no value.
+    """
+    if properties is NEAR:
+        return [_near(each) for each in results]
+    if properties is RANKED:
+        return [_ranked(each) for each in results]
+    return [_row(each) for each in results]
 
 
-def _row(found: Any) -> Row:
-    have = found.properties
-    until = have["to_revision"]
-    key = have["content"]
-    vector = found.vector.get("default") if found.vector else None
+def _near(result: Any) -> Row:
+    have = result.properties.non_ref_props.fields
     return Row(
-        uid=have["uid"],
-        since=have["from_revision"],
-        until=OPEN if until is None else until,
-        content=bytes.fromhex(key) if key else None,
-        state=have["state"],
-        label=have["label"],
-        level=have["level"],
-        created=have.get("create_time") or 0.0,
-        updated=have.get("update_time") or 0.0,
-        terms=have.get("terms") or "",
-        length=have["length"],
-        words=[each for each in have.get("tokens") or () if each[0] in (FACET, ENTITY)],
-        numbers={name: have[name] for name in NUMBERS[2:] if have.get(name) is not None},
-        erased=have["erased"] or 0,
-        vector=np.array(vector, dtype=np.float32) if vector else None,
-        score=_score(found.metadata),
-        partial="tokens" not in have,
+        uid=have["uid"].text_value,
+        since=have["from_revision"].int_value,
+        # An open version has none.
+        until=have["to_revision"].int_value or OPEN,
+        content=None,
+        state=0,
+        label=0,
+        level=have["level"].int_value,
+        vector=_vector(result),
+        score=_score(result),
+        partial=True,
     )
 
 
-def _score(metadata: Any) -> float:
-    if metadata is None:
-        return 0.0
-    if metadata.distance is not None:
-        # Of the dot product: its negative.
-        return -float(metadata.distance)
-    return float(metadata.score or 0.0)
+def _ranked(result: Any) -> Row:
+    row = _near(result)
+    have = result.properties.non_ref_props.fields
+    row.state, row.terms, row.length = have["state"].int_value, have["terms"].text_value, have["length"].int_value
+    return row
+
+
+def _row(result: Any) -> Row:
+    have = result.properties.non_ref_props.fields
+    key = have["content"].text_value
+    partial = "tokens" not in have
+    row = Row(
+        uid=have["uid"].text_value,
+        since=have["from_revision"].int_value,
+        until=have["to_revision"].int_value or OPEN,
+        content=bytes.fromhex(key) if key else None,
+        state=have["state"].int_value,
+        label=have["label"].int_value,
+        level=have["level"].int_value,
+        terms=have["terms"].text_value,
+        length=have["length"].int_value,
+        erased=have["erased"].int_value,
+        words=[each for each in have["tokens"].list_value.text_values.values if each[0] in (FACET, ENTITY)],
+        vector=_vector(result),
+        score=_score(result),
+        partial=partial,
+    )
+    if not row.partial:
+        row.created, row.updated = have["create_time"].number_value, have["update_time"].number_value
+        row.numbers = {name: have[name].number_value for name in NUMBERS[2:] if have[name].HasField("number_value")}
+    return row
+
+
+def _vector(result: Any) -> NDArray[np.float32] | None:
+    named = result.metadata.vectors
+    held = named[0].vector_bytes if named else result.metadata.vector_bytes
+    return np.frombuffer(held, "<f4") if held else None
+
+
+def _score(result: Any) -> float:
+    found = result.metadata
+    # Of the dot product Weaviate gives the negative, so that less is nearer.
+    return -float(found.distance) if found.distance_present else float(found.score)

@@ -10,20 +10,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from weaviate import WeaviateAsyncClient
-from weaviate.classes.query import MetadataQuery, Sort
+from weaviate.classes.query import Sort
 
 from memos_server.vec_dbs.base import Candidate, IndexQuery, IndexResult
 from memos_server.vec_dbs.weaviate import filters
 from memos_server.vec_dbs.weaviate.collections import Collections
-from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
+from memos_server.vec_dbs.weaviate.connection import MissingError
 from memos_server.vec_dbs.weaviate.heads import Head, Heads
-from memos_server.vec_dbs.weaviate.rows import FULL, LIGHT, SCORED, Row, from_objects, term
+from memos_server.vec_dbs.weaviate.reading import MOST, Reader
+from memos_server.vec_dbs.weaviate.rows import FULL, NEAR, RANKED, Row, term
 from memos_server.vec_dbs.weaviate.statistics import Statistics, Totals
-from memos_server.vec_dbs.weaviate.tenants import Place, Tenants
+from memos_server.vec_dbs.weaviate.tenants import Place
 
-MOST = 10_000
-"""The most objects that Weaviate returns (QUERY_MAXIMUM_RESULTS)."""
 _MARGIN = 8
 """How many candidates more than asked for show whether the last ones are equal."""
 _KNOWN_S = 1.0
@@ -52,19 +50,17 @@ class Searcher:
 
     def __init__(
         self,
-        connection: Connection,
         collections: Collections,
         heads: Heads,
-        tenants: Tenants,
+        reader: Reader,
         statistics: Statistics,
         k1: float,
         b: float,
     ) -> None:
-        """Searches through a connection, with the parameters of BM25."""
-        self._connection = connection
+        """Searches with the parameters of BM25."""
         self._collections = collections
         self._heads = heads
-        self._tenants = tenants
+        self._reader = reader
         self._statistics = statistics
         self._k1 = k1
         self._b = b
@@ -130,25 +126,15 @@ class Searcher:
             known = now
         raise ValueError("the index is being made anew")
 
-    async def rows(self, place: Place, call: Callable[[Any], Any]) -> list[Row]:
-        """Returns the versions that a query of a tenant's collection finds."""
-        collection, name = place
-        self._tenants.use(place)
-
-        async def asked(client: WeaviateAsyncClient) -> Any:
-            return await call(client.collections.use(collection).with_tenant(name).query)
-
-        return from_objects((await self._connection.ask(asked)).objects)
-
     @property
     def statistics(self) -> Statistics:
         """The statistics."""
         return self._statistics
 
     @property
-    def tenants(self) -> Tenants:
-        """The tenants."""
-        return self._tenants
+    def reader(self) -> Reader:
+        """Reads versions."""
+        return self._reader
 
     def weigh(self, row: Row, words: Mapping[str, str], idf: Mapping[str, float], mean: float) -> Scored:
         """Returns a version's BM25 score and the terms that it has."""
@@ -202,8 +188,8 @@ class _Search:
         states = filters.only_states(query.where)
         tells = few and states is not None and states >= query.base
         lexical, vector, totals = await asyncio.gather(
-            self._lexical(with_vectors=by_vector and not few),
-            self._nearest() if by_vector else _nothing(),
+            self._lexical(few=few, with_vectors=by_vector and not few),
+            self._nearest(few=few) if by_vector else _nothing(),
             self._searcher.statistics.totals(self._place, self._head, query, [] if tells else list(self._words))
             if self._words
             else _no_totals(),
@@ -215,49 +201,37 @@ class _Search:
                 totals.having = {word: sum(each in text for text in has) for word, each in self._words.items()}
             else:
                 totals = await self._searcher.statistics.totals(self._place, self._head, query, list(self._words))
+        if few and by_vector and not vector.complete:
+            # More was written than the head knew.
+            lexical = await self._lexical(few=False, with_vectors=True)
         return self._result(lexical, vector, totals)
 
-    async def _lexical(self, *, with_vectors: bool) -> Hits:
+    async def _lexical(self, *, few: bool, with_vectors: bool) -> Hits:
         """Returns what has a term, in Weaviate's order, which is nearly the port's."""
         if not self._words:
             return Hits((), complete=True)
         text = " ".join(self._words.values())
 
         async def best(limit: int) -> list[Row]:
-            return await self._searcher.rows(
-                self._place,
-                lambda ask: ask.bm25(
-                    text,
-                    query_properties=["terms"],
-                    limit=limit,
-                    filters=self._where,
-                    return_properties=SCORED,
-                    return_metadata=MetadataQuery(score=True),
-                    include_vector=with_vectors,
-                ),
+            return await self._searcher.reader.ranked(
+                self._place, text, self._where, RANKED, limit=limit, vectors=with_vectors
             )
 
-        return await self._widened(best, 2 * self._query.depth)
+        return await self._widened(best, self._head.objects if few else self._query.depth + self._query.depth // 4)
 
-    async def _nearest(self) -> Hits:
+    async def _nearest(self, *, few: bool) -> Hits:
         """Returns the nearest, at least as many as are asked for, and all that are as near as the last of them."""
         query = self._query
         assert query.vector is not None
         near = query.vector.astype(np.float32, copy=False).tolist()
 
-        async def best(limit: int) -> list[Row]:
-            return await self._searcher.rows(
-                self._place,
-                lambda ask: ask.near_vector(
-                    near,
-                    limit=limit,
-                    filters=self._where,
-                    return_properties=SCORED if self._words else LIGHT,
-                    return_metadata=MetadataQuery(distance=True),
-                ),
-            )
+        # Of few versions those with a term have all come already.
+        properties = RANKED if self._words and not few else NEAR
 
-        return await self._widened(best, query.depth)
+        async def best(limit: int) -> list[Row]:
+            return await self._searcher.reader.nearest(self._place, near, self._where, properties, limit=limit)
+
+        return await self._widened(best, self._head.objects if few else query.depth)
 
     async def _widened(self, best: Callable[[int], Awaitable[list[Row]]], limit: int) -> Hits:
         """Returns at least the best `depth` of a channel, and all that are as good as the last of them."""
@@ -278,7 +252,7 @@ class _Search:
         best: dict[str, Row] = {}
         for row in rows:
             level = max(query.max_sensitivity, self._grants.get(row.uid, 0))
-            if row.current(query.revision) and row.level <= level and row.content is not None:
+            if row.current(query.revision) and row.level <= level:
                 # Two are current only while a server sets right what a slower one wrote.
                 other = best.get(row.uid)
                 if other is None or other.since < row.since:
@@ -291,10 +265,14 @@ class _Search:
             word: math.log(1.0 + (totals.versions - having + 0.5) / (having + 0.5))
             for word, having in ((word, totals.having.get(word, 0)) for word in self._words)
         }
-        scored: dict[str, Scored] = {}
-        for row in [*lexical.rows, *vector.rows]:
+        scored = {row.uid: self._searcher.weigh(row, self._words, idf, totals.mean) for row in lexical.rows}
+        for row in vector.rows:
             if row.uid not in scored:
-                scored[row.uid] = self._searcher.weigh(row, self._words, idf, totals.mean)
+                # Where all that have a term came, the others have none.
+                known = lexical.complete or not self._words
+                scored[row.uid] = (
+                    Scored(row, 0.0, ()) if known else self._searcher.weigh(row, self._words, idf, totals.mean)
+                )
         cosines = {row.uid: row.score for row in vector.rows}
         by_words = sorted((scored[row.uid] for row in lexical.rows), key=lambda each: (-each.lexical, each.row.uid))
         by_words = [each for each in by_words if each.matched]
@@ -326,10 +304,7 @@ class _Search:
             return await self._all()
         order = Sort.by_property("create_time", ascending=False).by_property("uid")
         limit = query.depth + 1
-        rows = await self._searcher.rows(
-            self._place,
-            lambda ask: ask.fetch_objects(filters=self._where, limit=limit, sort=order, return_properties=LIGHT),
-        )
+        rows = await self._searcher.reader.found(self._place, self._where, NEAR, limit=limit, sort=order)
         seen = self._seen(rows)
         return IndexResult(
             query.revision, _plain(seen[: query.depth]), exhausted=len(rows) < limit and len(seen) <= query.depth
@@ -358,7 +333,7 @@ class _Everything:
     async def run(self) -> IndexResult:
         head, place, query, words = self._search.parts
         passing: list[Row] = []
-        async for page in self._searcher.tenants.pages(place, FULL, vectors=query.vector is not None):
+        async for page in self._searcher.reader.pages(place, FULL, vectors=query.vector is not None):
             passing += [row for row in self._search.seen(page) if filters.holds(query.where, row)]
         if not words and query.vector is None:
             passing.sort(key=lambda row: (-row.created, row.uid))

@@ -22,7 +22,8 @@ from memos_server.vec_dbs.base import IndexQuery
 from memos_server.vec_dbs.weaviate import filters
 from memos_server.vec_dbs.weaviate.connection import Connection
 from memos_server.vec_dbs.weaviate.heads import Head
-from memos_server.vec_dbs.weaviate.rows import SCORED, Row, from_objects, term
+from memos_server.vec_dbs.weaviate.reading import Reader
+from memos_server.vec_dbs.weaviate.rows import SCORED, Row, term
 from memos_server.vec_dbs.weaviate.tenants import Place, Tenants
 
 _CHANGES = 1000
@@ -86,10 +87,11 @@ class _Cube:
 class Statistics:
     """The statistics of all cubes."""
 
-    def __init__(self, connection: Connection, tenants: Tenants) -> None:
+    def __init__(self, connection: Connection, tenants: Tenants, reader: Reader) -> None:
         """Asks through a connection."""
         self._connection = connection
         self._tenants = tenants
+        self._reader = reader
         self._cubes: OrderedDict[str, _Cube] = OrderedDict()
 
     def drop(self, cube_uid: str) -> None:
@@ -201,7 +203,6 @@ class Statistics:
         if where is False:
             return None
         collection, name = place
-        self._tenants.use(place)
 
         async def call(client: WeaviateAsyncClient) -> Any:
             return (
@@ -210,7 +211,8 @@ class Statistics:
                 .aggregate.over_all(filters=where, total_count=True, return_metrics=list(metrics) or None)
             )
 
-        return await self._connection.ask(call)
+        async with self._tenants.using(place):
+            return await self._connection.ask(call)
 
     async def passing(self, place: Place, head: Head, query: IndexQuery) -> int:
         """Returns how many versions pass a query's filter."""
@@ -255,7 +257,7 @@ class Statistics:
                 Filter.all_of([ended.greater_than(low), ended.less_or_equal(high)]),
             ]
         )
-        rows = await self._rows(place, where, _CHANGES + 1)
+        rows = await self._reader.found(place, where, SCORED, limit=_CHANGES + 1)
         return rows if len(rows) <= _CHANGES else None
 
     async def _shown(self, place: Place, query: IndexQuery, special: Mapping[int, Sequence[str]]) -> Sequence[Row]:
@@ -266,21 +268,8 @@ class Statistics:
             for at in range(0, len(uids), _LISTED):
                 memories = filters.memories(uids[at : at + _LISTED])
                 where = filters.every([filters.current(query.revision), memories, below, filters.up_to(level)])
-                found += await self._rows(place, where, _LISTED)
+                found += await self._reader.found(place, where, SCORED, limit=_LISTED)
         return [row for row in found if row.current(query.revision) and row.level > query.max_sensitivity]
-
-    async def _rows(self, place: Place, where: Any, limit: int) -> list[Row]:
-        collection, name = place
-        self._tenants.use(place)
-
-        async def call(client: WeaviateAsyncClient) -> Any:
-            return (
-                await client.collections.use(collection)
-                .with_tenant(name)
-                .query.fetch_objects(filters=where, limit=limit, return_properties=SCORED)
-            )
-
-        return from_objects((await self._connection.ask(call)).objects)
 
 
 def _differ(found: Totals, row: Row, query: IndexQuery, head: int, words: Sequence[str]) -> None:

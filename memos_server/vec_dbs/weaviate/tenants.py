@@ -1,4 +1,4 @@
-"""The cubes' tenants: which are loaded in Weaviate, and reading a whole one.
+"""The cubes' tenants: which of them are loaded in Weaviate.
 
 A loaded tenant holds open files there, and a Weaviate that runs out of files reports as written what is not. So each
 server keeps at most so many loaded and lets go of those that it did not use for longest; Weaviate loads them again by
@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 from weaviate import WeaviateAsyncClient
 
 from memos_server.errors import MipError
 from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
-from memos_server.vec_dbs.weaviate.rows import Row, from_objects
 
 _LOG = logging.getLogger(__name__)
-_PAGE = 500
 _AT_ONCE = 100
 
 Place = tuple[str, str]
@@ -35,6 +35,8 @@ class Tenants:
         self._connection = connection
         self._most = most
         self._used: OrderedDict[Place, None] = OrderedDict()
+        self._busy: dict[Place, int] = {}
+        self._leaving: set[Place] = set()
         self._resting: asyncio.Task[None] | None = None
 
     @property
@@ -42,12 +44,22 @@ class Tenants:
         """How many this server has loaded."""
         return len(self._used)
 
-    def use(self, place: Place) -> None:
-        """Notes that a tenant is used now."""
+    @asynccontextmanager
+    async def using(self, place: Place) -> AsyncIterator[None]:
+        """Keeps a tenant loaded while it is asked something. One that is being unloaded is waited for."""
+        while place in self._leaving and self._resting is not None:
+            await asyncio.wait([self._resting])
         self._used[place] = None
         self._used.move_to_end(place)
-        if len(self._used) > self._most and (self._resting is None or self._resting.done()):
-            self._resting = asyncio.create_task(self._rest(), name="weaviate tenants")
+        self._busy[place] = self._busy.get(place, 0) + 1
+        try:
+            yield
+        finally:
+            self._busy[place] -= 1
+            if not self._busy[place]:
+                del self._busy[place]
+            if len(self._used) > self._most and (self._resting is None or self._resting.done()):
+                self._resting = asyncio.create_task(self._rest(), name="weaviate tenants")
 
     def forget(self, place: Place) -> None:
         """Notes that a tenant is gone."""
@@ -78,17 +90,24 @@ class Tenants:
     async def _rest(self) -> None:
         while (over := len(self._used) - self._most) > 0:
             # Some more than needed: one call for each cube that comes would be as slow as the cubes.
-            oldest = list(self._used)[: min(max(over, self._most // 20), _AT_ONCE)]
+            count = min(max(over, self._most // 20), _AT_ONCE)
+            oldest = list(islice((place for place in self._used if place not in self._busy), count))
+            if not oldest:
+                # All are being asked; the next one that was answered begins again.
+                return
             by_collection: dict[str, list[str]] = {}
-            for collection, name in oldest:
-                del self._used[collection, name]
-                by_collection.setdefault(collection, []).append(name)
-            for collection, names in by_collection.items():
-                try:
+            for place in oldest:
+                del self._used[place]
+                by_collection.setdefault(place[0], []).append(place[1])
+            self._leaving.update(oldest)
+            try:
+                for collection, names in by_collection.items():
                     await self._unload(collection, names)
-                except (MipError, MissingError) as error:
-                    # They stay loaded until somebody uses them again, here or elsewhere.
-                    _LOG.warning("%d cubes could not be unloaded from Weaviate: %s", len(names), error)
+            except (MipError, MissingError) as error:
+                # They stay loaded until somebody uses them again, here or elsewhere.
+                _LOG.warning("%d cubes could not be unloaded from Weaviate: %s", len(oldest), error)
+            finally:
+                self._leaving.difference_update(oldest)
 
     async def _unload(self, collection: str, names: list[str]) -> None:
         async def call(client: WeaviateAsyncClient) -> Any:
@@ -120,33 +139,7 @@ class Tenants:
             return await client.collections.use(collection).with_tenant(name).aggregate.over_all(total_count=True)
 
         try:
-            return (await self._connection.ask(call)).total_count or 0
+            async with self.using(place):
+                return (await self._connection.ask(call)).total_count or 0
         except MissingError:
             return 0
-
-    async def pages(
-        self, place: Place, properties: Sequence[str], *, vectors: bool = False
-    ) -> AsyncIterator[Sequence[Row]]:
-        """Reads all objects of a tenant, in the order of their ids, page by page.
-
-        Raises:
-            MissingError: It is not there.
-        """
-        collection, name = place
-        after = None
-        while True:
-
-            async def call(client: WeaviateAsyncClient, last: Any = after) -> Any:
-                return (
-                    await client.collections.use(collection)
-                    .with_tenant(name)
-                    .query.fetch_objects(
-                        limit=_PAGE, after=last, return_properties=list(properties), include_vector=vectors
-                    )
-                )
-
-            objects = (await self._connection.ask(call)).objects
-            if not objects:
-                return
-            after = objects[-1].uuid
-            yield from_objects(objects)

@@ -24,13 +24,13 @@ from memos_server.vec_dbs.weaviate import filters
 from memos_server.vec_dbs.weaviate.collections import Collections
 from memos_server.vec_dbs.weaviate.connection import Connection, MissingError, NoCollectionError
 from memos_server.vec_dbs.weaviate.heads import Cells, Head, Heads, count
+from memos_server.vec_dbs.weaviate.reading import MOST, Reader
 from memos_server.vec_dbs.weaviate.rows import (
     CONTENT,
     FULL,
     HIDDEN,
     LIGHT,
     Row,
-    from_objects,
     made,
     object_id,
     parked,
@@ -43,20 +43,21 @@ _MEMORIES = 500
 """How many memories are brought up at once."""
 _OBJECTS = 200
 """How many objects go into one call that writes."""
-_MOST = 10_000
-"""The most objects that Weaviate returns (QUERY_MAXIMUM_RESULTS)."""
 _TRIES = 4
 
 
 class Writer:
     """Writes batches."""
 
-    def __init__(self, connection: Connection, collections: Collections, heads: Heads, tenants: Tenants) -> None:
+    def __init__(
+        self, connection: Connection, collections: Collections, heads: Heads, tenants: Tenants, reader: Reader
+    ) -> None:
         """Writes through a connection."""
         self._connection = connection
         self._collections = collections
         self._heads = heads
         self._tenants = tenants
+        self.reader = reader
 
     async def apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
         """See SearchIndex."""
@@ -74,29 +75,6 @@ class Writer:
             raise ValueError(f"the batch has vectors of another dimension than {head.dimension or dimension}")
         await _Application(self, cube_uid, head, head.dimension or dimension, batch).run()
 
-    async def rows(
-        self, place: Place, where: Any, properties: Sequence[str], *, vectors: bool = False, sort: Any = None
-    ) -> list[Row]:
-        """Returns the versions that a filter finds, at most as many as Weaviate gives.
-
-        Raises:
-            MipError: BACKEND_UNAVAILABLE.
-            MissingError: The tenant is not there.
-        """
-        collection, name = place
-        self._tenants.use(place)
-
-        async def call(client: WeaviateAsyncClient) -> Any:
-            return (
-                await client.collections.use(collection)
-                .with_tenant(name)
-                .query.fetch_objects(
-                    filters=where, limit=_MOST, return_properties=list(properties), include_vector=vectors, sort=sort
-                )
-            )
-
-        return from_objects((await self._connection.ask(call)).objects)
-
     async def write(self, cube_uid: str, place: Place, rows: Sequence[Row]) -> None:
         """Writes versions, over what is there of them.
 
@@ -104,7 +82,6 @@ class Writer:
             MipError: BACKEND_UNAVAILABLE when any was refused.
         """
         collection, name = place
-        self._tenants.use(place)
         waiting = iter(rows)
 
         async def some() -> None:
@@ -129,7 +106,8 @@ class Writer:
                     )
 
         # Two at a time: one is analysed there while the other is on its way.
-        await asyncio.gather(some(), some())
+        async with self._tenants.using(place):
+            await asyncio.gather(some(), some())
 
     async def delete(self, place: Place, ids: Collection[Any]) -> None:
         """Deletes objects."""
@@ -139,7 +117,8 @@ class Writer:
             tenant = client.collections.use(collection).with_tenant(name)
             return await tenant.data.delete_many(where=Filter.by_id().contains_any(list(ids)))
 
-        await self._connection.ask(call, writes=True)
+        async with self._tenants.using(place):
+            await self._connection.ask(call, writes=True)
 
     @property
     def collections(self) -> Collections:
@@ -215,7 +194,7 @@ class _Application:
     async def _move(self) -> None:
         """Copies a cube that had no vectors yet to the collection of those with them."""
         old = (self._writer.collections.memories(self._head.dimension), self._cube)
-        async for page in self._writer.tenants.pages(old, FULL, vectors=True):
+        async for page in self._writer.reader.pages(old, FULL, vectors=True):
             await self._writer.write(self._cube, self._place, page)
 
     async def _resolve(self) -> None:
@@ -250,7 +229,7 @@ class _Application:
         while chunk := list(islice(waiting, 100)):
             where = filters.has(*(token(CONTENT, key.hex()) for key in chunk))
             try:
-                found += await self._writer.rows(self._place, where, properties, vectors=vectors)
+                found += await self._writer.reader.found(self._place, where, properties, vectors=vectors)
             except NoCollectionError:
                 raise
             except MissingError:
@@ -308,8 +287,8 @@ class _Application:
     async def _many(self, uids: Sequence[str], where: Any) -> list[Row]:
         """Returns versions of memories, however many there are."""
         asked = filters.every([filters.memories(uids), where])
-        rows = await self._writer.rows(self._place, asked, LIGHT)
-        if len(rows) < _MOST:
+        rows = await self._writer.reader.found(self._place, asked, LIGHT)
+        if len(rows) < MOST:
             return rows
         if len(uids) > 1:
             half = len(uids) // 2
@@ -319,7 +298,7 @@ class _Application:
         while True:
             after = Filter.by_property("from_revision").greater_than(last)
             order = Sort.by_property("from_revision")
-            page = await self._writer.rows(self._place, filters.every([asked, after]), LIGHT, sort=order)
+            page = await self._writer.reader.found(self._place, filters.every([asked, after]), LIGHT, sort=order)
             if not page:
                 return found
             found += page
@@ -331,7 +310,7 @@ class _Application:
         known: dict[tuple[str, int], Row] = {}
         while chunk := list(islice(ids, _MEMORIES)):
             where = Filter.by_id().contains_any(chunk)
-            for row in await self._writer.rows(self._place, where, FULL, vectors=True):
+            for row in await self._writer.reader.found(self._place, where, FULL, vectors=True):
                 known[row.uid, row.since] = row
         whole = [row for row in rows if not row.partial]
         for row in rows:
@@ -397,7 +376,7 @@ class _Application:
     async def _counted(self) -> Cells:
         """Counts everything anew: a crash left part of this batch, and what it erased cannot be told from the rest."""
         cells: Cells = {}
-        async for page in self._writer.tenants.pages(self._place, LIGHT):
+        async for page in self._writer.reader.pages(self._place, LIGHT):
             for row in page:
                 if row.content is not None and row.current(self._batch.to_revision):
                     count(cells, row, 1)
