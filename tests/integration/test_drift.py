@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.request
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from memos_server.telemetry.drift import IndexDrift
 from memos_server.telemetry.prometheus import drift_families
 from tests.conftest import MakeWorld, World
 from tests.support.mip import text
+from tests.support.ports import free_port
 
 
 async def filled(make_world: MakeWorld, count: int) -> World:
@@ -137,3 +139,16 @@ def test_the_metrics_have_the_sweep_once_there_was_one() -> None:
         "mip_server_index_sweep_end_time_seconds": 1_800_000_000.0,
     }
     assert not any(sample.labels for sample in found.values())
+
+
+async def test_a_scrape_has_the_indexes_that_are_broken_now(make_world: MakeWorld) -> None:
+    port = free_port()
+    await make_world(metrics={"listen": f"127.0.0.1:{port}"})
+
+    def fetch() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    body = await asyncio.to_thread(fetch)
+    assert "\nmip_server_index_broken_cubes 0.0\n" in body
+    assert "mip_server_index_drift_cubes" not in body

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from memos_server.blob_stores.s3 import S3BlobStore, failures
-from memos_server.blob_stores.s3.bucket import Account, Stored
+from memos_server.blob_stores.s3.bucket import Account, Bucket, Stored
 from memos_server.blob_stores.s3.composing import PART_BYTES, part_size, parts_of
 from memos_server.blob_stores.s3.keys import Keys, piece_key
 from memos_server.blob_stores.s3.uploads import chain, size_of
@@ -150,3 +153,20 @@ def test_a_store_that_is_away_at_the_start_is_no_wrong_setting() -> None:
     told = failures.explained_at_start(EndpointConnectionError(endpoint_url="https://x"), "memos", "https://x")
     assert isinstance(told, MipError)
     assert told.reason == "BACKEND_UNAVAILABLE"
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A store that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_store_that_is_silent_is_given_up_in_time(silent: str) -> None:
+    bucket = Bucket(Account(silent, "r", "key", "hush", ""), "memos", connections=1, patience_s=0.2, attempts=1)
+    began = time.monotonic()
+    with pytest.raises(MipError, match=r"BACKEND_UNAVAILABLE: .* does not answer in time") as caught:
+        bucket.size("x")
+    assert time.monotonic() - began < 5
+    assert "hush" not in str(caught.value)
+    bucket.close()
