@@ -35,7 +35,7 @@ _ROOT: Final = Path(__file__).resolve().parents[2]
 
 BRISK: Final[dict[str, str]] = {
     "MEMOS_SEARCH__INDEX_WAIT_S": f"{3 * PATIENCE:g}",
-    "MEMOS_HEALTH__INTERVAL_S": "0.5",
+    "MEMOS_HEALTH__INTERVAL_S": "1",
     "MEMOS_HEALTH__TIMEOUT_S": f"{3 * PATIENCE:g}",
     "MEMOS_WATCH__HEARTBEAT_S": "1",
 }

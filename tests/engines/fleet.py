@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,19 +92,25 @@ class Fleet:
 
 @contextmanager
 def started(folder: Path) -> Iterator[Fleet]:
-    """Starts the engines and ends them; skips the test where they are not built."""
+    """Starts the engines and ends them; skips the test where they are not built.
+
+    With MEMOS_TEST_FLEET they live in that folder and run on, for the next run of the tests, which starts sooner.
+    """
     need("neo4j", "weaviate", "s3", "toxiproxy")
+    kept = os.environ.get("MEMOS_TEST_FLEET")
+    folder = Path(kept) if kept else folder
     fleet = Fleet(
-        Neo4jEngine(folder / "neo4j"),
-        WeaviateEngine(folder / "weaviate"),
-        S3Engine(folder / "s3"),
-        Toxiproxy(folder / "toxiproxy"),
+        Neo4jEngine(folder / "neo4j", tied=not kept),
+        WeaviateEngine(folder / "weaviate", tied=not kept),
+        S3Engine(folder / "s3", tied=not kept),
+        Toxiproxy(folder / "toxiproxy", tied=not kept),
     )
     engines = [fleet.toxiproxy, *(fleet.engine(name) for name in PROXIES)]
     try:
         for engine in engines:
-            engine.start(90.0 * PATIENCE)
+            if engine.pid is None:
+                engine.start(90.0 * PATIENCE)
         yield fleet
     finally:
-        for engine in engines:
+        for engine in engines if not kept else ():
             engine.kill()

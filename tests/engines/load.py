@@ -157,11 +157,19 @@ class Load:
         self._tasks.clear()
         self._stop = asyncio.Event()
 
-    async def run(self, writers: int, seconds: float) -> None:
-        """Writes and reads for some time."""
+    async def run(self, writers: int, seconds: float, *, least: int = 0) -> None:
+        """Writes and reads for some time, and longer until so many writes were acknowledged, within limits."""
         self.start(writers)
         await asyncio.sleep(seconds)
+        await self.reach(least)
         await self.finish()
+
+    async def reach(self, acknowledged: int, most_s: float = 30.0) -> None:
+        """Waits until so many writes were acknowledged in all, within limits."""
+        for _ in range(int(most_s * PATIENCE / 0.1)):
+            if self.acknowledged >= acknowledged:
+                return
+            await asyncio.sleep(0.1)
 
 
 class Writer:

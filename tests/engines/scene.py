@@ -139,13 +139,15 @@ async def play(plan: Plan, fault: Fault, fleet: Fleet, folder: Path, rng: random
         stop = asyncio.Event()
         uploads = asyncio.create_task(blobs.run(stop)) if plan.blobs else None
         load.start(plan.writers, pause_s=0.01)
-        await asyncio.sleep(1.0)
         for _ in range(plan.rounds):
+            # There is something to lose.
+            await load.reach(load.acknowledged + 20)
             await scene.moment()
             await fault(scene)
         if not scene.ended:
             scene.over()
         await asyncio.sleep(plan.after_s)
+        await load.reach(load.acknowledged + 10)
         await asyncio.wait_for(load.finish(), (plan.patience_s + 60) * PATIENCE)
         stop.set()
         broken: list[str] = []

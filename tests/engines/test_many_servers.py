@@ -49,12 +49,11 @@ async def linearizable(fleet: Fleet, folder: Path, rng: random.Random, writers: 
         for load in loads:
             await load.create()
         watchers = [watching(cluster, load.cube) for load in loads]
-        await asyncio.gather(*(load.run(writers // 2, seconds) for load in loads))
+        await asyncio.gather(*(load.run(writers // 2, seconds, least=60) for load in loads))
         for load, seen in zip(loads, watchers, strict=True):
             assert await judged(load, seen, connections=False) == []
             assert load.errors.counts() == {}
-            counts = load.history.counts()
-            assert counts["refused"] > 0, counts
+            assert load.history.counts()["refused"] > 0
         operations = [len(load.history.operations) for load in loads]
         row = {
             "servers": 3,
@@ -71,7 +70,7 @@ async def test_commits_of_writers_on_three_servers_have_one_order(
     fleet: Fleet, tmp_path: Path, rng: random.Random
 ) -> None:
     load = await linearizable(fleet, tmp_path, rng, writers=12, seconds=6.0)
-    assert load.acknowledged > 50
+    assert load.acknowledged >= 60
 
 
 @pytest.mark.long
@@ -227,15 +226,15 @@ async def test_an_old_and_a_new_server_serve_together(fleet: Fleet, tmp_path: Pa
         await load.create()
         watchers = watching(cluster, load.cube)
         load.start(6, pause_s=0.02)
-        await asyncio.sleep(1.0)
         for node in cluster.nodes:
+            await load.reach(load.acknowledged + 10)
             assert await asyncio.to_thread(node.stop) == 0
             node.variant.clear()
             await asyncio.to_thread(node.start)
-            await asyncio.sleep(1.5)
+        await load.reach(load.acknowledged + 10)
         await load.finish()
         assert await judged(load, watchers, connections=True) == []
-        assert load.acknowledged > 50
+        assert load.acknowledged >= 40
         facts = {"searches not complete": sum(load.degraded.values())}
         row = {"fault": "rolling upgrade to another index version", "servers": 3, "callers": 6, "facts": facts}
         row |= {"operations": len(load.history.operations), "acknowledged": load.acknowledged}
@@ -294,10 +293,10 @@ async def test_clients_move_on_while_servers_are_drained_one_after_the_other(
         watchers = watching(cluster, load.cube)
         load.start(6, pause_s=0.02)
         for node in cluster.nodes:
-            await asyncio.sleep(0.7)
+            await load.reach(load.acknowledged + 10)
             assert await asyncio.to_thread(node.stop) == 0
             await asyncio.to_thread(node.start)
-        await asyncio.sleep(0.5)
+        await load.reach(load.acknowledged + 10)
         await load.finish()
         assert await judged(load, watchers, connections=True) == []
         assert load.history.counts()["open"] == 0, "a call was lost, although servers were drained"
