@@ -23,13 +23,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.support import engines
 from tests.support.ports import free_port
+from tools.engines import background
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 TOOLS = [Path(sys.executable).parent, ROOT / ".tools" / "bin"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (\S.*?) -->\s*\Z")
+# What a page says of the tools that it needs.
+MARKS = {"grpcurl": [pytest.mark.grpcurl], "make engines": [pytest.mark.engines, pytest.mark.timeout(420)]}
 # Blocks that are read, not typed.
 SHOWN = {"text", "json", "mermaid", "toml", "yaml", "ini", "proto", "abnf"}
 
@@ -95,6 +99,7 @@ class Server:
     def __init__(self, folder: Path) -> None:
         """Starts the server and waits until it answers."""
         self.port = free_port()
+        self.home = folder
         self.work = folder / "work"
         self.work.mkdir()
         # The reader stands in a checkout; what a command writes must not land in this one.
@@ -136,7 +141,7 @@ class Server:
             self.process.kill()
             return self.process.wait(10)
 
-    def run(self, page: Path, blocks: list[Block]) -> None:
+    def run(self, page: Path, blocks: list[Block], timeout_s: float = 150.0) -> None:
         """Runs blocks of a page in one shell, and fails with the first that fails or prints something else."""
         lines = ["set -euo pipefail"]
         for number, block in enumerate(blocks):
@@ -152,7 +157,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=timeout_s,
             check=False,
         )
         for number, block in enumerate(blocks):
@@ -193,8 +198,9 @@ def has_grpcurl() -> bool:
 
 
 def with_marks(page: Path) -> Any:
-    """Returns the page as a parameter, marked when it needs grpcurl."""
-    marks = [pytest.mark.grpcurl] if any("grpcurl" in block.text for block in runnable(page)) else []
+    """Returns the page as a parameter, marked when it needs grpcurl or engines."""
+    typed = "\n".join(block.text for block in runnable(page))
+    marks = [mark for word, found in MARKS.items() if word in typed for mark in found]
     return pytest.param(page, marks=marks, id=name_of(page))
 
 
@@ -205,7 +211,15 @@ def test_the_commands_of_a_page_do_what_it_says(page: Path, server: Server) -> N
     if len(first) < len(blocks) and not has_grpcurl():
         server.run(page, first)
         pytest.skip(f"not run: grpcurl is not installed (from line {blocks[len(first)].line} on)")
-    server.run(page, blocks)
+    over_engines = any("make engines" in block.text for block in blocks)
+    if over_engines:
+        engines.need(*background.SECTIONS)
+    try:
+        server.run(page, blocks, 350.0 if over_engines else 150.0)
+    finally:
+        # A page that fails midway has not stopped what it started.
+        for engine in background.engines(server.home / "memos-engines"):
+            engine.kill()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -100,7 +100,7 @@ def started(folder: Path) -> Iterator[Fleet]:
     kept = os.environ.get("MEMOS_TEST_FLEET")
     folder = Path(kept) if kept else folder
     fleet = Fleet(
-        Neo4jEngine(folder / "neo4j", tied=not kept),
+        Neo4jEngine(folder / "neo4j", tied=not kept, quick=True),
         WeaviateEngine(folder / "weaviate", tied=not kept),
         S3Engine(folder / "s3", tied=not kept),
         Toxiproxy(folder / "toxiproxy", tied=not kept),

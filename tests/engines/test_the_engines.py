@@ -30,6 +30,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     def make(kind: type[Engine], **options: Any) -> Engine:
         engines.need(kind.name)
+        if kind is Neo4jEngine:
+            options = {"quick": True, **options}
         engine = kind(tmp_path / kind.name, **options)
         made.append(engine)
         return engine

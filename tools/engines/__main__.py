@@ -12,7 +12,7 @@ from pathlib import Path
 from tools.engines import background, build
 from tools.engines.process import EngineError
 
-_ALL = "+".join(background.KINDS)
+_ALL = "+".join(background.SECTIONS)
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -22,9 +22,8 @@ from tools.engines.weaviate_engine import WeaviateEngine
 RUN: Final = build.HOME / "run"
 """The folder of `make engines`."""
 
-KINDS: Final[Mapping[str, type[Engine]]] = {"neo4j": Neo4jEngine, "weaviate": WeaviateEngine, "s3": S3Engine}
 SECTIONS: Final = {"neo4j": "record", "weaviate": "index", "s3": "blobs"}
-"""Which section of the settings an engine belongs to."""
+"""The engines of a server, and which section of its settings each belongs to."""
 
 _MARK: Final = "engines.json"
 
@@ -36,15 +35,21 @@ def chosen(text: str) -> tuple[str, ...]:
         EngineError: It names none, or another.
     """
     names = tuple(dict.fromkeys(text.replace(",", "+").split("+")))
-    unknown = [name for name in names if name not in KINDS]
+    unknown = [name for name in names if name not in SECTIONS]
     if unknown:
-        raise EngineError(f"no engine is called {unknown[0]!r}; choose of {'+'.join(KINDS)}")
+        raise EngineError(f"no engine is called {unknown[0]!r}; choose of {'+'.join(SECTIONS)}")
     return names
 
 
-def engines(folder: Path, names: Sequence[str] = tuple(KINDS), *, tied: bool = False) -> list[Engine]:
+def engines(folder: Path, names: Sequence[str] = tuple(SECTIONS), *, tied: bool = False) -> list[Engine]:
     """Returns the engines of a folder, running or not."""
-    return [KINDS[name](folder / name, tied=tied) for name in names]
+    # What lives as long as a short command is started quickly rather than fast.
+    made: dict[str, Callable[[Path], Engine]] = {
+        "neo4j": lambda home: Neo4jEngine(home, tied=tied, quick=tied),
+        "weaviate": lambda home: WeaviateEngine(home, tied=tied),
+        "s3": lambda home: S3Engine(home, tied=tied),
+    }
+    return [made[name](folder / name) for name in names]
 
 
 def start(folder: Path, names: Sequence[str], *, tied: bool = False, tell: Callable[[str], None] = print) -> Path:
@@ -70,7 +75,7 @@ def start(folder: Path, names: Sequence[str], *, tied: bool = False, tell: Calla
     idle = [engine for engine in found if engine.pid is None]
     tell(f"starting {', '.join(engine.name for engine in idle)}" if idle else "all of them run already")
     try:
-        with ThreadPoolExecutor(len(KINDS)) as pool:
+        with ThreadPoolExecutor(len(SECTIONS)) as pool:
             list(pool.map(lambda engine: engine.start(), idle))
     except EngineError:
         for engine in idle:
