@@ -32,6 +32,7 @@ from memos_server.graph_dbs.base import (
     Version,
     Writer,
 )
+from memos_server.graph_dbs.moving import MovingStore
 from memos_server.mem_cube import commitments
 
 T = TypeVar("T")
@@ -160,7 +161,7 @@ async def digest_at(store: RecordStore, head: Head, revision: int) -> bytes:
     return rows[0].digest if rows else b""
 
 
-async def copy_logs(source: RecordStore, target: RecordStore, progress: Callable[[int], None], at_once: int) -> Copied:
+async def copy_logs(source: MovingStore, target: RecordStore, progress: Callable[[int], None], at_once: int) -> Copied:
     """Copies the commits that the target lacks, up to the heads that the source had when this began.
 
     Args:
@@ -210,7 +211,7 @@ def _first(error: BaseException) -> BaseException:
 
 
 async def _copy_some(
-    source: RecordStore,
+    source: MovingStore,
     target: RecordStore,
     head: Head,
     done: int,
@@ -219,7 +220,7 @@ async def _copy_some(
     most: int = _COMMITS,
 ) -> int:
     """Copies the next commits of a cube in one transaction, and returns the target's revision then."""
-    batch = await patiently(partial(source.read, partial(_read, head=head, done=done, most=most)))
+    batch = await patiently(partial(source.read, partial(_read, store=source, head=head, done=done, most=most)))
     if not batch.commits:
         raise MipError("DATA_CORRUPT", f"the log of cubes/{head.id} ends at {done}, before its head {head.revision}")
     # Where an answer was lost, the target knows whether the transaction took effect: it is not written twice.
@@ -230,33 +231,33 @@ async def _copy_some(
     return reached
 
 
-async def read_batch(txn: Reader, cube: int, low: int, high: int, most: int = _COMMITS) -> Batch:
+async def read_batch(store: MovingStore, txn: Reader, cube: int, low: int, high: int, most: int = _COMMITS) -> Batch:
     """Reads commits with low <= revision <= high, as many as are handled at once and at least one.
 
     Args:
-        txn: The record.
+        store: The record.
+        txn: A snapshot of it.
         cube: The cube's key.
         low: The first revision.
         high: The last revision.
         most: The most commits.
     """
+    rows = await txn.commits(cube, low, high, most, newest_first=False)
     commits: list[tuple[CommitRow, Sequence[ChangeRow]]] = []
     contents: list[int] = []
     count = size = 0
-    for row in await txn.commits(cube, low, high, most, newest_first=False):
-        if count and (count + row.change_count > _CHANGES or size > _BYTES):
+    while len(commits) < len(rows):
+        group = _next_few(rows[len(commits) :])
+        few = sum(row.change_count for row in group)
+        if count and (count + few > _CHANGES or size > _BYTES):
             break
-        changes: list[ChangeRow] = []
-        while len(changes) < row.change_count:
-            after = changes[-1].sequence if changes else -1
-            step = await txn.changes(cube, row.revision, after, _READ, with_content=True)
-            if not step:
+        for row, changes in zip(group, await _changes(store, txn, cube, group), strict=True):
+            if len(changes) != row.change_count:
                 raise MipError("DATA_CORRUPT", f"the commit at revision {row.revision} of a cube lacks changes")
-            changes += step
-        commits.append((row, changes))
-        contents += [change.version.content for change in changes if change.version.content is not None]
-        count += len(changes)
-        size += sum(len(change.version.payload) for change in changes)
+            commits.append((row, changes))
+            contents += [change.version.content for change in changes if change.version.content is not None]
+            size += sum(len(change.version.payload) for change in changes)
+        count += few
     vectors: dict[int, bytes] = {}
     blobs: dict[int, Set[str]] = {}
     for start in range(0, len(contents), _COMMITS):
@@ -266,11 +267,36 @@ async def read_batch(txn: Reader, cube: int, low: int, high: int, most: int = _C
     return Batch(commits, vectors, blobs)
 
 
-async def _read(txn: Reader, head: Head, done: int, most: int) -> Batch:
+def _next_few(rows: Sequence[CommitRow]) -> Sequence[CommitRow]:
+    """Returns the first commits that are read at once: so many that they have _READ changes, or one."""
+    count = 0
+    for number, row in enumerate(rows):
+        count += row.change_count
+        if count > _READ:
+            return rows[: max(number, 1)]
+    return rows
+
+
+async def _changes(store: MovingStore, txn: Reader, cube: int, group: Sequence[CommitRow]) -> list[Sequence[ChangeRow]]:
+    """Returns the changes of neighbouring commits, with content."""
+    if len(group) > 1:
+        found = await store.changes_of(txn, cube, group[0].revision, group[-1].revision)
+        return [found.get(row.revision, ()) for row in group]
+    changes: list[ChangeRow] = []
+    while len(changes) < group[0].change_count:
+        after = changes[-1].sequence if changes else -1
+        step = await txn.changes(cube, group[0].revision, after, _READ, with_content=True)
+        if not step:
+            break
+        changes += step
+    return [changes]
+
+
+async def _read(txn: Reader, store: MovingStore, head: Head, done: int, most: int) -> Batch:
     cube = await txn.cube(head.id)
     if cube is None:
         return Batch([], {}, {})
-    return await read_batch(txn, cube.key, done + 1, head.revision, most)
+    return await read_batch(store, txn, cube.key, done + 1, head.revision, most)
 
 
 async def _write(txn: Writer, head: Head, batch: Batch) -> int:

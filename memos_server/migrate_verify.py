@@ -108,7 +108,7 @@ async def compare(
     return verdict
 
 
-async def cube_digest(store: RecordStore, head: Head, progress: Callable[[int], None]) -> CubeDigest:
+async def cube_digest(store: MovingStore, head: Head, progress: Callable[[int], None]) -> CubeDigest:
     """Reads a cube whole and returns its digest.
 
     Args:
@@ -121,7 +121,10 @@ async def cube_digest(store: RecordStore, head: Head, progress: Callable[[int], 
     last: CommitRow | None = None
     while last is None or last.revision < head.revision:
         batch = await patiently(
-            partial(store.read, partial(_batch, id_=head.id, low=last.revision + 1 if last else 1, high=head.revision))
+            partial(
+                store.read,
+                partial(_batch, store=store, id_=head.id, low=last.revision + 1 if last else 1, high=head.revision),
+            )
         )
         if not batch.commits:
             found.flaws.append(f"the log ends at revision {last.revision if last else 0}")
@@ -146,9 +149,9 @@ async def cube_digest(store: RecordStore, head: Head, progress: Callable[[int], 
     return found
 
 
-async def _batch(txn: Reader, id_: str, low: int, high: int) -> Batch:
+async def _batch(txn: Reader, store: MovingStore, id_: str, low: int, high: int) -> Batch:
     cube = await txn.cube(id_)
-    return await read_batch(txn, cube.key, low, high) if cube is not None else Batch([], {}, {})
+    return await read_batch(store, txn, cube.key, low, high) if cube is not None else Batch([], {}, {})
 
 
 async def _items(txn: Reader, id_: str, kind: Kind, after: int) -> Sequence[Version]:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from memos_server.configs.errors import SetupError
-from memos_server.graph_dbs.base import RecordStore
+from memos_server.graph_dbs.base import ChangeRow, Reader, RecordStore
 
 LooseRow = tuple[str | int | bytes, ...]
 """The values of a row in the order of its table's columns; the first ones are its key."""
@@ -166,6 +166,17 @@ class MovingStore(RecordStore, Protocol):
 
     async def set_mark(self, text: str) -> None:
         """Gives the record a mark, durably; an empty one takes it away."""
+
+    async def changes_of(self, txn: Reader, cube: int, low: int, high: int) -> Mapping[int, Sequence[ChangeRow]]:
+        """Returns revision -> changes, with content, of the commits with low <= revision <= high, which are few changes
+        together: at once, where each call is a way over the network.
+
+        Args:
+            txn: A snapshot of this store.
+            cube: The cube's key.
+            low: The first revision.
+            high: The last revision.
+        """
 
     async def loose_rows(self, table: Table, after: LooseKey, limit: int) -> Sequence[LooseRow]:
         """Returns rows of a table with a key above `after`, in the store's own order of keys."""

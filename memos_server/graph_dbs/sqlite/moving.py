@@ -14,7 +14,7 @@ from memos_server.configs.data_folder import FORMAT_VERSION, refuse_newer
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import fsync_folder, read_small, write_file
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import Reader, RecordStore, Writer
+from memos_server.graph_dbs.base import ChangeRow, Reader, RecordStore, Writer
 from memos_server.graph_dbs.moving import COLUMNS, LooseKey, LooseRow, Table
 from memos_server.graph_dbs.sqlite.reader import SqliteReader
 
@@ -154,6 +154,16 @@ class MovingRecord:
             return
         path.unlink(missing_ok=True)
         fsync_folder(path.parent)
+
+    async def changes_of(
+        self: _Record, txn: Reader, cube: int, low: int, high: int
+    ) -> Mapping[int, Sequence[ChangeRow]]:
+        """See MovingStore; a call costs nothing here."""
+        commits = await txn.commits(cube, low, high, high - low + 1, newest_first=False)
+        return {
+            row.revision: await txn.changes(cube, row.revision, -1, row.change_count, with_content=True)
+            for row in commits
+        }
 
     async def loose_rows(self: _Record, table: Table, after: LooseKey, limit: int) -> Sequence[LooseRow]:
         """See MovingStore."""
