@@ -1,4 +1,4 @@
-"""A commit whose answer is lost: what became of it is found out from what it left behind, and it is never done twice."""
+"""A commit whose answer is lost: what became of it is found out from what it left, and it is never done twice."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ async def test_a_database_that_is_away_is_told_as_such_and_nothing_is_written(
     cut.refuse = True
     cut.drop()
     for act in (commit(store, "c", memory("a")), heads(store), store.probe(), store.news(["c"])):
-        with pytest.raises(MipError, match="Neo4j at bolt://127.0.0.1:[0-9]+ cannot be reached") as raised:
+        with pytest.raises(MipError, match=r"Neo4j at bolt://127.0.0.1:[0-9]+ cannot be reached") as raised:
             await act
         assert raised.value.reason == "BACKEND_UNAVAILABLE"
         assert raised.value.retry_after_s

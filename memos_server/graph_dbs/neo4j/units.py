@@ -40,10 +40,18 @@ _RESOLVE_S: Final = 30.0
 
 @dataclass(slots=True)
 class _Attempt(Generic[T]):
-    """What is known of an attempt: the result once the work has ended, and what it leaves behind."""
+    """What is known of an attempt.
+
+    Attributes:
+        evidence: What it leaves behind.
+        ended: Whether the work has ended, so that only the commit is left.
+        raised: What the work raised.
+        results: What it returned.
+    """
 
     evidence: Evidence = field(default_factory=Evidence)
     ended: bool = False
+    raised: Exception | None = None
     results: list[T] = field(default_factory=list)
 
 
@@ -100,13 +108,24 @@ class Units:
         async def in_transaction(transaction: AsyncManagedTransaction) -> None:
             writer = Neo4jWriter(TransactionStatements(transaction), self._outside, self._number, self._clock)
             attempt.evidence = writer.evidence
-            attempt.results.append(await work(writer))
-            await writer.finish()
+            try:
+                attempt.results.append(await work(writer))
+                await writer.finish()
+            except Exception as error:
+                attempt.raised = error
+                raise
             attempt.ended = True
 
         in_transaction.timeout = TRANSACTION_S  # type: ignore[attr-defined]
         async with self._driver.session(database=self._database) as session:
-            await session.execute_write(in_transaction)
+            try:
+                await session.execute_write(in_transaction)
+            except Exception:
+                # The driver may raise another one while it rolls back, which would hide what the work met.
+                if attempt.raised is None:
+                    raise
+        if attempt.raised is not None:
+            raise attempt.raised
 
     def _explained(self, error: Exception) -> MipError:
         found = explained(error, self._where)
