@@ -187,6 +187,14 @@ NEAR: Final = ["uid", "from_revision", "to_revision", "level"]
 """The properties that say whether a version counts."""
 RANKED: Final = [*NEAR, "state", "length", "terms"]
 """Those that its BM25 score needs besides."""
+
+
+def emptied(cube_uid: str, row: Row) -> DataObject[Any, Any]:
+    """Returns a version's object as one that says nothing and is never found, to be written over."""
+    nothing = to_object(cube_uid, Row("", PARKED, OPEN, None, 0, 0, HIDDEN))
+    return DataObject(properties=nothing.properties, uuid=object_id(cube_uid, row.uid, row.since))
+
+
 LIGHT: Final = ["uid", "content", "state", "label", "level", "length", "from_revision", "to_revision", "erased"]
 """The properties of a row without what its content says."""
 SCORED: Final = [*LIGHT, "terms"]

@@ -31,6 +31,7 @@ from memos_server.vec_dbs.weaviate.rows import (
     HIDDEN,
     LIGHT,
     Row,
+    emptied,
     made,
     object_id,
     parked,
@@ -44,6 +45,9 @@ _MEMORIES = 500
 _OBJECTS = 200
 """How many objects go into one call that writes."""
 _TRIES = 4
+_LOOK_S = 0.1
+_STILL = 5
+"""How often nothing must have changed before another server is taken for dead."""
 
 
 class Writer:
@@ -75,39 +79,48 @@ class Writer:
             raise ValueError(f"the batch has vectors of another dimension than {head.dimension or dimension}")
         await _Application(self, cube_uid, head, head.dimension or dimension, batch).run()
 
-    async def write(self, cube_uid: str, place: Place, rows: Sequence[Row]) -> None:
-        """Writes versions, over what is there of them.
+    async def write(self, cube_uid: str, place: Place, rows: Sequence[Row], *, empty: bool = False) -> None:
+        """Writes versions, over what is there of them; with `empty`, what will be written over.
 
         Raises:
             MipError: BACKEND_UNAVAILABLE when any was refused.
         """
-        collection, name = place
         waiting = iter(rows)
 
         async def some() -> None:
             while chunk := list(islice(waiting, _OBJECTS)):
-                objects = [to_object(cube_uid, row) for row in chunk]
+                make = emptied if empty else to_object
+                await self._put(place, [make(cube_uid, row) for row in chunk])
 
-                async def call(client: WeaviateAsyncClient, objects: Any = objects) -> int:
-                    tenant = client.collections.use(collection).with_tenant(name)
-                    try:
-                        return len((await tenant.data.insert_many(objects)).errors)
-                    except WeaviateInsertManyAllFailedError as error:
-                        if "multi-tenancy" in str(error) or "tenant" in str(error):
-                            raise
-                        return len(objects)
-
-                refused = await self._connection.ask(call, writes=True)
-                if refused:
-                    raise MipError(
-                        "BACKEND_UNAVAILABLE",
-                        f"Weaviate refused {refused} of {len(objects)} objects of a cube's index; see its log, "
-                        "the space on its disk and its limit of open files",
-                    )
-
-        # Two at a time: one is analysed there while the other is on its way.
         async with self._tenants.using(place):
+            # Two at a time: one is analysed there while the other is on its way.
             await asyncio.gather(some(), some())
+            embedded = next((row for row in rows if row.vector is not None), None)
+            if embedded is not None and not empty:
+                # Weaviate writes its journals before the vectors of a batch are in their graph, and would forget the
+                # last ones when it is killed. The next batch writes them; here that is an object that does not change.
+                await self._put(place, [to_object(cube_uid, embedded)])
+
+    async def _put(self, place: Place, objects: Sequence[Any]) -> None:
+        collection, name = place
+
+        async def call(client: WeaviateAsyncClient) -> int:
+            tenant = client.collections.use(collection).with_tenant(name)
+            try:
+                return len((await tenant.data.insert_many(objects)).errors)
+            except WeaviateInsertManyAllFailedError as error:
+                if "tenant" in str(error):
+                    # It, or its collection, is not there.
+                    raise
+                return len(objects)
+
+        refused = await self._connection.ask(call, writes=True)
+        if refused:
+            raise MipError(
+                "BACKEND_UNAVAILABLE",
+                f"Weaviate refused {refused} of {len(objects)} objects of a cube's index; see its log, "
+                "the space on its disk and its limit of open files",
+            )
 
     async def delete(self, place: Place, ids: Collection[Any]) -> None:
         """Deletes objects."""
@@ -149,6 +162,7 @@ class _Application:
         self._cells: Cells = dict(head.cells)
         self._erased = frozenset(batch.erased)
         self._again = False
+        self._alone = False
         self._new: dict[str, list[Row]] = {}
         self._parked: list[Row] = []
 
@@ -163,6 +177,9 @@ class _Application:
         uids = list(self._new)
         for at in range(0, len(uids), _MEMORIES):
             await self._settle(uids[at : at + _MEMORIES])
+            if (known := writer.heads.known(self._cube, 60.0)) is not None and known.revision >= batch.to_revision:
+                # Another server did it all while this one waited for it.
+                return
         if self._parked:
             await writer.write(self._cube, self._place, self._parked)
         if batch.erased:
@@ -241,19 +258,68 @@ class _Application:
         for attempt in range(_TRIES):
             have = await self._have(uids, older=self._relabelled if attempt else None)
             if not attempt:
+                if not self._alone and self._begun(have) and await self._passed():
+                    return
                 self._tally(uids, have)
                 older = self._relabelled = [uid for uid in uids if self._label_changes(have.get(uid, {}), uid)]
                 if older:
                     have = await self._have(uids, older=older)
+                if self._begun(have):
+                    await self._distrust(have)
             wrong = [row for uid in uids for row in planned(have.get(uid, {}), self._new[uid])]
             if not wrong:
                 return
+            if attempt:
+                # What is there, but in no index, would be taken for unchanged when it is written again.
+                lost = [row for row in wrong if row.since not in have.get(row.uid, {})]
+                await self._writer.write(self._cube, self._place, lost, empty=True)
             await self._writer.write(self._cube, self._place, await self._whole(wrong))
         raise MipError(
             "BACKEND_UNAVAILABLE",
             "Weaviate reported objects as written that it does not have; raise its limit of open files, or lower "
             "active_tenants of the index",
         )
+
+    def _begun(self, have: Mapping[str, Mapping[int, Row]]) -> bool:
+        """Returns whether some of the batch is there already."""
+        low, high = self._head.revision, self._batch.to_revision
+        return any(
+            low < row.since <= high or low < row.until <= high for rows in have.values() for row in rows.values()
+        )
+
+    async def _passed(self) -> bool:
+        """Waits for another server that seems to apply the batch, and returns whether it did.
+
+        When nothing more happens it is dead, or this Weaviate was, and what it left cannot be trusted: Weaviate writes
+        an object and each of its indexes one after the other.
+        """
+        self._alone = True
+        objects, still = -1, 0
+        while still < _STILL:
+            await asyncio.sleep(_LOOK_S)
+            now, head = await asyncio.gather(
+                self._writer.tenants.objects(self._place), self._writer.heads.read(self._cube)
+            )
+            if head.revision >= self._batch.to_revision:
+                return True
+            still = 0 if now != objects else still + 1
+            objects = now
+        return False
+
+    async def _distrust(self, have: dict[str, dict[int, Row]]) -> None:
+        """Has everything of the batch that is there written anew, into every index."""
+        low, high = self._head.revision, self._batch.to_revision
+        fresh, closed = [], []
+        for rows in have.values():
+            for row in list(rows.values()):
+                if low < row.since <= high and not row.erased:
+                    fresh.append(rows.pop(row.since))
+                elif row.since <= low < row.until <= high:
+                    row.until = OPEN
+                    closed.append(row)
+        await self._writer.write(self._cube, self._place, fresh, empty=True)
+        # These are seen at the revision before: they stay in every index but that of their ends.
+        await self._writer.write(self._cube, self._place, await self._whole(closed))
 
     _relabelled: Sequence[str] = ()
 
