@@ -169,7 +169,7 @@ async def play(plan: Plan, fault: Fault, fleet: Fleet, folder: Path, rng: random
 
 def _row(scene: Scene, found: Settled) -> dict[str, Any]:
     operations = scene.load.history.operations
-    later = [op.completed for op in operations if isinstance(op.answer, Done) and op.invoked > scene.ended]
+    later = [op.completed for op in operations if isinstance(op.answer, Done) and op.completed > scene.ended]
     return {
         "servers": len(scene.cluster.nodes),
         "callers": len(scene.load.writers),
