@@ -34,12 +34,12 @@ _AUDITS_OF = f"""CALL () {{
     RETURN {_AUDIT} ORDER BY a.sequence DESC LIMIT $limit"""
 ONE_JOB = f"MATCH (j:Job {{cube_id: $cube_id, id: $id}}) RETURN {_JOB}"
 LOCKED_JOB = f"MATCH (j:Job {{cube_id: $cube_id, id: $id}}) SET j.locked = true WITH j RETURN {_JOB}"
-_JOBS = f"MATCH (j:Job) WHERE j.cube_id = $cube_id AND j.id >= '' RETURN {_JOB} ORDER BY j.id DESC LIMIT $limit"
-_JOBS_BEFORE = (
-    f"MATCH (j:Job) WHERE j.cube_id = $cube_id AND j.id < $before RETURN {_JOB} ORDER BY j.id DESC LIMIT $limit"
-)
+_JOBS = f"""MATCH (j:Job) WHERE j.cube_id = $cube_id AND j.id >= ''
+    RETURN {_JOB} ORDER BY j.cube_id DESC, j.id DESC LIMIT $limit"""
+_JOBS_BEFORE = f"""MATCH (j:Job) WHERE j.cube_id = $cube_id AND j.id < $before
+    RETURN {_JOB} ORDER BY j.cube_id DESC, j.id DESC LIMIT $limit"""
 _UNFINISHED = f"""MATCH (j:Job) WHERE j.unfinished = true AND j.created IS NOT NULL AND j.lease_until <= $now
-    RETURN {_JOB} ORDER BY j.created LIMIT $limit"""
+    RETURN {_JOB} ORDER BY j.unfinished, j.created LIMIT $limit"""
 
 
 def to_grant(row: Sequence[Any]) -> GrantRow:
