@@ -138,8 +138,8 @@ async def migrate(
         MipError: A side is away, full or damaged; the next run goes on.
     """
     async with AsyncExitStack() as stack:
-        ours = await open_source(source, stack)
-        if finish and ours.embedded and not ours.alone:
+        ours = await open_source(source, stack, finish=finish)
+        if finish and ours.in_use:
             raise SetupError(
                 f"A server uses {ours.folder.path}: while it writes, the migration cannot be finished.",
                 "Stop that server, and run the same command again; without --finish it copies beside the server.",
@@ -198,7 +198,7 @@ async def plan(source: Settings, target: Settings, progress: Progress) -> Plan:
             theirs = await open_target(target, ours, stack)
             continued = await check_pair(ours, theirs) is not None
             there = await heads(theirs.store)
-        found = Plan(described(source), described(target), continued, ours.embedded and not ours.alone)
+        found = Plan(described(source), described(target), continued, ours.in_use)
         here = await heads(ours.store)
         done = {head.id: head.revision for head in there}
         found.cubes = len(here)

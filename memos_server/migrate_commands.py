@@ -120,13 +120,16 @@ def migrate(
 def _run(work: Awaitable[T]) -> T:
     """Runs a coroutine; what disks and libraries raise becomes an error of the server with what to do."""
     from memos_server.api.status import from_exception
+    from memos_server.telemetry.probing import explained as explained_disk
 
     async def awaited() -> T:
         return await work
 
     try:
         return asyncio.run(awaited())
-    except (OSError, sqlite3.DatabaseError) as error:
+    except OSError as error:
+        raise explained_disk(Path(error.filename or "a file"), error) from error
+    except sqlite3.DatabaseError as error:
         raise from_exception(error) from error
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on where this one ended", soft_wrap=True)

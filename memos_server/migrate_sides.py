@@ -36,6 +36,7 @@ class Side:
         store: Its record.
         blobs: Its blobs.
         alone: Whether nobody else can write the record meanwhile.
+        in_use: Whether a server uses its data folder.
     """
 
     settings: Settings
@@ -43,6 +44,7 @@ class Side:
     store: MovingStore
     blobs: BlobStore
     alone: bool
+    in_use: bool = False
 
     @property
     def embedded(self) -> bool:
@@ -128,12 +130,13 @@ def _check_named(to: str, chosen: Mapping[str, str], stated: Mapping[str, Any], 
             )
 
 
-async def open_source(settings: Settings, stack: AsyncExitStack) -> Side:
+async def open_source(settings: Settings, stack: AsyncExitStack, *, finish: bool = False) -> Side:
     """Opens the side that is copied from: beside its server where one runs, else with the folder locked.
 
     Args:
         settings: Its settings.
         stack: Closes it in the end.
+        finish: Whether its servers are said to be stopped.
 
     Raises:
         SetupError: There is no record, or it cannot be moved.
@@ -143,15 +146,15 @@ async def open_source(settings: Settings, stack: AsyncExitStack) -> Side:
     embedded = settings.record.backend == EMBEDDED
     if embedded and (folder.check() is None or not folder.record.exists()):
         raise SetupError(f"{folder.path} is no data folder with a record.", "Name the server's folder with --data.")
-    alone = False
-    if folder.path.exists():
-        alone = _locked(folder, stack)
+    # A record in engines needs no lock to be read; one that is to be left must have no server in this folder either.
+    locks = embedded or (finish and folder.path.exists())
+    alone = locks and _locked(folder, stack)
     store = _store(settings, stack)
     if embedded and not alone:
         await store.open_beside()
     else:
         await store.open()
-    return Side(settings, folder, store, await _blobs(settings, stack), alone and embedded)
+    return Side(settings, folder, store, await _blobs(settings, stack), alone and embedded, in_use=locks and not alone)
 
 
 async def open_target(settings: Settings, source: Side, stack: AsyncExitStack) -> Side:
