@@ -95,7 +95,7 @@ class Engine(ABC):
         process = self._running()
         return process.pid if process else None
 
-    def start(self, timeout_s: float = 90.0) -> None:
+    def start(self, timeout_s: float = 180.0) -> None:
         """Starts it and waits until it answers.
 
         Raises:
