@@ -166,5 +166,9 @@ def set_up(level: str, format_: str) -> None:
     handler = _Handler(sys.stderr)
     handler.setFormatter(JsonLines() if format_ == "json" else TextLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level != "debug":
+        # They write a line for every request to an engine.
+        for chatty in ("httpx", "httpcore"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
     threading.excepthook = _thread_failed
     sys.unraisablehook = _not_raised
