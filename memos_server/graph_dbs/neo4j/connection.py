@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 from typing import Final
@@ -73,6 +74,8 @@ class Endpoint:
         Raises:
             ValueError: The file of certificates cannot be read.
         """
+        # At debug level the driver writes every message, and with it what memories hold.
+        logging.getLogger("neo4j.io").setLevel(logging.INFO)
         options: dict[str, object] = {}
         uri = self._uri
         if self._ca_file is not None:

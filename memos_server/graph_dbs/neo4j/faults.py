@@ -39,6 +39,8 @@ _OUT_OF_MEMORY: Final = frozenset(
 _FULL: Final = frozenset(
     {"Neo.TransientError.General.DatabaseReadOnly", "Neo.ClientError.General.ForbiddenOnReadOnlyDatabase"}
 )
+# Statements are constant, so what does not fit an operation was in the graph.
+_MISTYPED: Final = frozenset({"Neo.ClientError.Statement.TypeError", "Neo.ClientError.Statement.ArithmeticError"})
 _TIMED_OUT: Final = frozenset(
     {
         "Neo.ClientError.Transaction.TransactionTimedOut",
@@ -115,6 +117,12 @@ def _of_database(error: Neo4jError, where: str) -> MipError:
     if code in _FULL or _disk_full(error):
         return MipError(
             "STORAGE_FULL", f"the disk of Neo4j at {where} is full or read-only ({short}); free some space there"
+        )
+    if code in _MISTYPED:
+        return MipError(
+            "DATA_CORRUPT",
+            f"the record in Neo4j at {where} holds values of another type ({short}), as only a hand in the database makes"
+            " it; restore the database from a backup",
         )
     if code in _TIMED_OUT:
         return _away(f"Neo4j at {where} ended the transaction after waiting for too long ({short})")
