@@ -111,6 +111,11 @@ bench: .venv/.setup-dev ## Measure speed beside limits and rivals (15 minutes); 
 	@mkdir -p build
 	@$(BIN)/python benches/bench.py --json build/bench.json $(BENCH)
 
+.PHONY: bench-engines
+bench-engines: .venv/.setup-dev ## Measure a server over Neo4j and Weaviate beside their drivers (20 minutes; goes on where it was ended); BENCH="--quick"
+	@$(BIN)/python -m tools.engines build neo4j weaviate
+	@$(BIN)/python benches/engines/bench.py --json build/bench-engines.json --plot docs/img/engines.svg $(BENCH)
+
 .PHONY: soak
 soak: .venv/.setup-dev ## Load a server for an hour at 80% of its peak, and watch its memory; SOAK="--minutes 10"
 	@$(BIN)/python benches/soak.py --json soak.json --plot soak.png $(SOAK)

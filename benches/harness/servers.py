@@ -72,13 +72,21 @@ class Process:
 class MemosServer(Process):
     """`python -m memos_server serve` on a folder."""
 
-    def __init__(self, data: Path, *, embedder: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        embedder: bool = False,
+        settings: Mapping[str, str] | None = None,
+        start_s: float = _START_S,
+    ) -> None:
         """Starts a server.
 
         Args:
             data: Its data folder.
             embedder: True runs the embedding model; else vectors must be supplied.
             settings: More settings, as environment variables.
+            start_s: How long it may take to listen, seconds.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MEMOS_")}
         if not embedder:
@@ -91,7 +99,8 @@ class MemosServer(Process):
         command = ["-m", "memos_server", "serve", "--data", str(data), "--listen", "127.0.0.1:0"]
         super().__init__(command, environment, log)
         while not info.exists():
-            if self.process.poll() is not None or time.perf_counter() - self._began > _START_S:
+            if self.process.poll() is not None or time.perf_counter() - self._began > start_s:
+                self.stop()
                 raise RuntimeError(f"the server did not start:\n{log.read_text()}")
             time.sleep(0.005)
         self.start_seconds = time.perf_counter() - self._began

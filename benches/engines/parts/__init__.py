@@ -1,0 +1,1 @@
+"""What is measured, a module each; every one leaves figures and may leave facts for docs/scale.md."""
