@@ -74,6 +74,11 @@ def current(revision: int) -> Where:
     return Filter.all_of([since, Filter.not_(Filter.by_property("to_revision").less_or_equal(revision))])
 
 
+def since(revision: int) -> Where:
+    """Returns the filter of the versions that are newer than a revision."""
+    return Filter.by_property("from_revision").greater_than(revision)
+
+
 def up_to(level: int) -> Where:
     """Returns the filter of versions that a clearance sees."""
     # Not "at most": while a label changes, a version is in the index under none. What comes back is judged again.

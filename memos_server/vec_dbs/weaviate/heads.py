@@ -26,7 +26,10 @@ _SERVERS = 1000
 """The most heads of one cube that are read."""
 _TIDY = 8
 """From how many on the heads that others passed are removed."""
-_PROPERTIES = ["revision", "dimension", "objects", "erased", "totals"]
+_PROPERTIES = ["revision", "dimension", "objects", "erased", "totals", "marks"]
+_SETTLED_S = 150.0
+"""After how long Weaviate has certainly written to files what was in its memory, seconds: it does after 60, by default
+(PERSISTENCE_MEMTABLES_FLUSH_DIRTY_AFTER_SECONDS)."""
 
 Cells = dict[tuple[int, int], tuple[int, int]]
 """(state, label) -> how many versions are current, and how many terms they have together."""
@@ -42,6 +45,7 @@ class Head:
         objects: How many objects it has at least.
         erased: The last revision whose batch erased a content.
         cells: Its versions that are current at the revision and have a content, counted.
+        marks: (when, seconds since the epoch; the revision that was reached then), oldest first, a few.
     """
 
     revision: int = 0
@@ -49,6 +53,25 @@ class Head:
     objects: int = 0
     erased: int = 0
     cells: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    marks: Sequence[tuple[float, int]] = ()
+
+    def settled(self) -> int:
+        """Returns a revision up to which everything was written so long ago that Weaviate has it in files; 0 if none.
+
+        What it has yet in memory alone its BM25 ranks wrongly: once it found as many as it was asked for, it passes
+        over the rest (1.35.2, whose blocks in memory tell no greatest impact).
+        """
+        old = time.time() - _SETTLED_S
+        return max((revision for when, revision in self.marks if when < old), default=0)
+
+    def marked(self, revision: int) -> Sequence[tuple[float, int]]:
+        """Returns the marks of the head that follows."""
+        now = time.time()
+        old = [mark for mark in self.marks if mark[0] < now - _SETTLED_S][-1:]
+        new = [mark for mark in self.marks if mark[0] >= now - _SETTLED_S]
+        if not new or now - new[-1][0] >= _SETTLED_S / 8:
+            new.append((now, revision))
+        return [*old, *new]
 
     @property
     def versions(self) -> int:
@@ -133,6 +156,7 @@ class Heads:
             "objects": head.objects,
             "erased": head.erased,
             "totals": json.dumps(cells, separators=(",", ":")),
+            "marks": json.dumps(list(head.marks)),
         }
         own = uuid.uuid5(self._slot, cube_uid)
 
@@ -204,4 +228,5 @@ def _head(have: Mapping[str, Any]) -> Head:
         objects=have["objects"].int_value,
         erased=have["erased"].int_value,
         cells=cells,
+        marks=[(float(when), int(revision)) for when, revision in json.loads(have["marks"].text_value or "[]")],
     )

@@ -122,6 +122,7 @@ def heads(name: str) -> dict[str, Any]:
             _kept("objects", DataType.INT),
             _kept("erased", DataType.INT),
             _kept("totals", DataType.TEXT),
+            _kept("marks", DataType.TEXT),
         ],
         "inverted_index_config": Configure.inverted_index(stopwords_preset=StopwordsPreset.NONE),
         "vector_config": Configure.Vectors.self_provided(

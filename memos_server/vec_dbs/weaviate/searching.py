@@ -217,7 +217,18 @@ class _Search:
                 self._place, text, self._where, RANKED, limit=limit, vectors=with_vectors
             )
 
-        return await self._widened(best, self._head.objects if few else self._query.depth + self._query.depth // 4)
+        settled = self._head.settled()
+        if few or not settled:
+            return await self._widened(best, min(self._head.objects, MOST - _MARGIN))
+        # What Weaviate has in memory alone it ranks wrongly unless all of it is asked for.
+        recent = filters.every([filters.since(settled), self._where])
+        old, new = await asyncio.gather(
+            self._widened(best, self._query.depth + self._query.depth // 4),
+            self._searcher.reader.ranked(self._place, text, recent, RANKED, limit=MOST, vectors=with_vectors),
+        )
+        if old.complete:
+            return old
+        return Hits(self._seen([*old.rows, *new]), complete=False)
 
     async def _nearest(self, *, few: bool) -> Hits:
         """Returns the nearest, at least as many as are asked for, and all that are as near as the last of them."""

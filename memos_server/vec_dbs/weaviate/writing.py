@@ -23,7 +23,7 @@ from memos_server.vec_dbs.base import OPEN, IndexBatch, IndexContent
 from memos_server.vec_dbs.weaviate import filters
 from memos_server.vec_dbs.weaviate.collections import Collections
 from memos_server.vec_dbs.weaviate.connection import Connection, MissingError, NoCollectionError
-from memos_server.vec_dbs.weaviate.heads import Cells, Head, Heads, count
+from memos_server.vec_dbs.weaviate.heads import NONE, Cells, Head, Heads, count
 from memos_server.vec_dbs.weaviate.reading import MOST, Reader
 from memos_server.vec_dbs.weaviate.rows import (
     CONTENT,
@@ -201,6 +201,8 @@ class _Application:
             objects=head.objects + new,
             erased=batch.to_revision if batch.erased else head.erased,
             cells=self._cells,
+            # A cube that moved was written anew as a whole.
+            marks=(head if head.dimension == self._dimension else NONE).marked(batch.to_revision),
         )
         if await writer.tenants.objects(self._place) < after.objects:
             raise ValueError("the index was dropped while a batch was applied, or has lost objects")
