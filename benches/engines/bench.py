@@ -88,6 +88,20 @@ def main() -> int:
                 stack,
                 facts=results.get("facts", {}),
             )
+
+            def keep() -> None:
+                results.update(
+                    facts=stage.facts,
+                    machine=machine(),
+                    quick=options.quick,
+                    memories=memories,
+                    texts=texts,
+                    watch=results.get("watch", []) + stage.watch.samples,
+                )
+                stage.watch.samples = []
+                kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+            stage.keep = keep
             for name, measure in PARTS.items():
                 if name not in chosen or name in results["parts"]:
                     continue
@@ -107,16 +121,7 @@ def main() -> int:
                         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                     }
                     print(f"{name}: {results['parts'][name]['seconds']} s", file=sys.stderr, flush=True)
-                results |= {
-                    "facts": stage.facts,
-                    "machine": machine(),
-                    "quick": options.quick,
-                    "memories": memories,
-                    "texts": texts,
-                    "watch": results.get("watch", []) + stage.watch.samples,
-                }
-                stage.watch.samples = []
-                kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                keep()
     figures = [from_row(row) for name in PARTS if name in results["parts"] for row in results["parts"][name]["figures"]]
     if options.json:
         shutil.copyfile(kept, options.json)

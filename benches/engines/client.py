@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from engines.sides import Raw, Server
 from engines.supply import read
 
-SIDES = {"raw": Raw, "server": Server}
+SIDES: Mapping[str, type[Raw] | type[Server]] = {"raw": Raw, "server": Server}
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(ROOT), str(ROOT / "benches"), *(place for place in sys.path if Path(place or ".").resolve() != HERE)]
 
-from engines.client import Clients, Job  # noqa: E402
+from engines.client import Clients, Done, Job  # noqa: E402
 from engines.stage import HEAP, PAGE_CACHE, WEAVIATE_MEMORY  # noqa: E402
 from tools.engines import Neo4jEngine, WeaviateEngine  # noqa: E402
 
@@ -45,7 +45,7 @@ async def _profiled(folder: Path, options: argparse.Namespace, where: dict[str, 
         with Clients("server", folder / "supply", {"address": running.address, "token": token}) as clients:
             cube = options.cube
 
-            async def run(job: Job) -> object:
+            async def run(job: Job) -> Done:
                 return await asyncio.to_thread(clients.run, job)
 
             await run(Job("make", cubes=(cube,), calls=1))
@@ -87,7 +87,7 @@ def _count(trips: dict[str, list[float]]) -> None:
         return "neo4j: " + " ".join(query.split())[:110]
 
     def asked(call: Any, **_: Any) -> str:
-        return "weaviate: " + call.__qualname__
+        return f"weaviate: {call.__qualname__}"
 
     timed(statements.ReadStatements, "rows", statement)
     timed(statements.TransactionStatements, "rows", statement)

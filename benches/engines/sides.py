@@ -15,8 +15,10 @@ from typing import Any, Protocol
 from engines.raw_index import RawIndex
 from engines.raw_record import RawRecord
 from engines.supply import Supply
+from memos_sdk._gen.mip.v1 import Dtype
 
 MODEL = "all-MiniLM-L6-v2"
+_FLOAT32 = Dtype.FLOAT32
 TOP_K = 10
 DEPTH = 200
 """Candidates that the server asks each channel for."""
@@ -211,7 +213,7 @@ class Server:
     def _memory(self, number: int) -> dict[str, Any]:
         place = number % len(self._supply.texts)
         row = self._supply.vectors[place]
-        vector = self._vector(model=MODEL, dimension=len(row), dtype=1, data=row.astype("<f4").tobytes())
+        vector = self._vector(model=MODEL, dimension=len(row), dtype=_FLOAT32, data=row.astype("<f4").tobytes())
         return {"text": self._supply.texts[place], "vectors": [vector]}
 
     async def add(self, cube: int, low: int, high: int) -> None:
@@ -235,7 +237,7 @@ class Server:
         handle = self._cube(cube)
         if kind == "vector":
             row = self._supply.asked[place]
-            vector = self._vector(model=MODEL, dimension=len(row), dtype=1, data=row.astype("<f4").tobytes())
+            vector = self._vector(model=MODEL, dimension=len(row), dtype=_FLOAT32, data=row.astype("<f4").tobytes())
             result = await handle.search(vector=vector, mode="vector", top_k=TOP_K)
         else:
             result = await handle.search(self._supply.questions[place], mode=kind, top_k=TOP_K)

@@ -6,7 +6,7 @@ import json
 import stat
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +86,7 @@ class Stage:
         rounds: How many turns each side takes.
         stack: Ends what was started.
         facts: What parts learned for later ones.
+        keep: Called when a fact was learned that took long to learn.
     """
 
     folder: Path
@@ -98,6 +99,7 @@ class Stage:
     stack: ExitStack
     watch: Watch = field(default_factory=Watch)
     facts: dict[str, Any] = field(default_factory=dict)
+    keep: Callable[[], None] = lambda: None
     neo4j: Neo4jEngine = field(init=False)
     weaviate: WeaviateEngine = field(init=False)
     servers: list[MemosServer] = field(default_factory=list)
@@ -199,6 +201,10 @@ class Stage:
         """Makes the large cube of a side, unless it is there, and notes what that took."""
         if side in self.facts:
             return
+        if f"{side} begun" in self.facts:
+            raise RuntimeError(f"loading the {side} side was ended midway: begin again with --fresh")
+        self.facts[f"{side} begun"] = True
+        self.keep()
         self.watch.phase = f"load {side}"
         before = self.stored()
         clients = self.clients(side)
@@ -225,6 +231,7 @@ class Stage:
             "cpu": cpu,
             "rss": memory,
         }
+        self.keep()
 
     def names(self) -> list[str]:
         """Returns the names of the processes that are watched."""

@@ -66,10 +66,13 @@ def measure(stage: Stage) -> list[Figure]:
                 "raw: the transaction alone",
             )
         )  # fmt: skip
-        for side, clients_ in (("raw", raw), ("server", server)):
+        for name, which in (("raw", raw), ("server", server)):
             spent = Spent(stage)
-            more = clients_.run(job)
-            stage.facts[f"add {side}, batches of {batch}, {clients} clients"] = spent.a_call(len(more.times) * batch)
+            more = which.run(job)
+            memories = len(more.times) * batch
+            stage.facts[f"add {name}, batches of {batch}, {clients} clients"] = spent.a_call(memories) | {
+                "the clients": round(more.cpu / memories * 1e6)
+            }
     return found
 
 
