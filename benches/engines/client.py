@@ -28,7 +28,8 @@ class Job:
     """What the clients do.
 
     Attributes:
-        what: `add`, `search`, `make` (cubes), `wait` (until they are searchable), `prepare` (schemas); of the raw side
+        what: `add`, `search`, `make` (cubes), `wait` (until they are searchable), `prepare` (schemas); of the server
+            alone `name`, `update`, `archive` (memories one by one); of the raw side
             alone `record` and `index` (one half of `add`), and of its index `prepare_index`, `search_index`, `tenants`,
             `load`, `unload`, `drop`.
         cubes: They take turns over these cubes' numbers.
@@ -117,6 +118,8 @@ async def _run(side: Any, job: Job) -> Done:
             lambda cube, n: side.add(cube, job.first + n * job.batch, job.first + (n + 1) * job.batch),
             side,
         )
+    if job.what in ("name", "update", "archive"):
+        return await _turns(job, lambda cube, n: getattr(side, job.what)(cube, n), side)
     if job.what == "search":
         return await _turns(job, lambda cube, n: side.search(cube, job.first + n, job.kind), side)
     return Done(np.zeros(0), 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, {})

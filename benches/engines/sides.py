@@ -225,6 +225,20 @@ class Server:
         else:
             await handle.add_many(memories)
 
+    async def name(self, cube: int, number: int) -> None:
+        """Adds a text under a name, so that it can be updated."""
+        memory = self._memory(number)
+        await self._cube(cube).add(memory["text"], id=f"m{number}", vectors=memory["vectors"])
+
+    async def update(self, cube: int, number: int) -> None:
+        """Gives a memory that was named another text and vector: a commit with a further version."""
+        memory = self._memory(number + 1)
+        await self._cube(cube).update(f"m{number}", memory["text"], vectors=memory["vectors"])
+
+    async def archive(self, cube: int, number: int) -> None:
+        """Archives a memory that was named: a commit with a version whose content stays."""
+        await self._cube(cube).archive(f"m{number}")
+
     async def searchable(self, cube: int) -> None:
         """See Side."""
         handle = self._cube(cube)

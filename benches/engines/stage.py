@@ -17,7 +17,7 @@ from harness.servers import MemosServer
 
 from engines.client import Clients, Job
 from engines.supply import Supply
-from tools.engines import Neo4jEngine, WeaviateEngine
+from tools.engines import Neo4jEngine, WeaviateEngine, guard
 
 HEAP, PAGE_CACHE, WEAVIATE_MEMORY = "1g", "1g", "6GiB"
 
@@ -135,6 +135,9 @@ class Stage:
                 **(settings or {}),
             }
             made = MemosServer(self.folder / name, embedder=True, settings=environment, start_s=600.0)
+            # A run that is killed takes its servers with it, as it does its engines.
+            guard.tie(made.process.pid)
+            self.stack.callback(guard.untie, made.process.pid)
             self.servers.append(made)
             self.stack.callback(made.stop)
             self.watch.add(name, made.process.pid)

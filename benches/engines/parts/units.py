@@ -34,7 +34,32 @@ def measure(stage: Stage) -> list[Figure]:
             at_least=0.6,
         )
     )
+    found += _growth(stage)
     found += _commits(stage)
+    return found
+
+
+def _growth(stage: Stage) -> list[Figure]:
+    """Bytes on disk of a cube, of a memory alone in its commit, and of a further version of it."""
+    count = 200 if stage.quick else 1000
+    server = stage.clients("server")
+    stage.watch.phase = "growth"
+    cubes = tuple(range(40_000, 40_000 + count))
+    steps = (
+        ("an empty cube", Job("make", cubes=cubes, calls=count, clients=8)),
+        ("a memory, a commit each", Job("name", cubes=cubes[:1], calls=count, clients=8, searchable=True)),
+        ("a version with another content", Job("update", cubes=cubes[:1], calls=count, clients=8, searchable=True)),
+        ("a version with the same content", Job("archive", cubes=cubes[:1], calls=count, clients=8, searchable=True)),
+    )
+    before = stage.stored()
+    found: list[Figure] = []
+    for what, job in steps:
+        done = server.run(job)
+        if done.errors:
+            raise RuntimeError(f"{what}: {done.errors}")
+        after = stage.stored()
+        found += [Figure(f"disk of {name}: {what}", "bytes", [(after[name] - before[name]) / count]) for name in after]
+        before = after
     return found
 
 
