@@ -79,11 +79,11 @@ async def reference(batches: Sequence[IndexBatch]) -> NaiveIndex:
     return model
 
 
-async def agree(model: NaiveIndex, index: WeaviateIndex, revision: int) -> None:
+async def agree(model: NaiveIndex, index: WeaviateIndex, revision: int, clearances: Sequence[int] = (2, 4)) -> None:
     """Compares what two indexes hold and find."""
     assert await held(index) == await held(model)  # type: ignore[arg-type]
     for at in {1, revision // 2, revision} - {0}:
-        for clearance in (2, 4):
+        for clearance in clearances:
             asked = query(at, "cat w1", "x", max_sensitivity=clearance)
             same(await model.search(CUBE, asked), await index.search(CUBE, asked), ORDERED)
 
