@@ -22,6 +22,7 @@ class BoltCut:
         commits: How many commits were seen.
         then: Run right after a cut, for whatever else happens then.
         refuse: Whether new connections are closed at once.
+        silent: Whether nothing is forwarded, and nothing said of it.
     """
 
     def __init__(self, uri: str) -> None:
@@ -35,6 +36,7 @@ class BoltCut:
         self.commits = 0
         self.then: Hook | None = None
         self.refuse = False
+        self.silent = False
 
     async def start(self) -> str:
         """Listens and returns the address."""
@@ -75,6 +77,8 @@ class BoltCut:
         try:
             while data := await reader.read(65536):
                 cut = ""
+                if self.silent:
+                    continue
                 if data.endswith(_COMMIT):
                     self.commits += 1
                     cut = self.cuts.pop(0) if self.cuts else ""

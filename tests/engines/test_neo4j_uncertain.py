@@ -9,7 +9,7 @@ import pytest
 
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import AuditRow, JobRow, Kind, Reader, RequestKey, RequestRow, Writer
-from memos_server.graph_dbs.neo4j import Neo4jRecordStore, units
+from memos_server.graph_dbs.neo4j import Neo4jRecordStore, statements, units
 from tests.engines.bolt_cut import BoltCut
 from tests.ports.records import OWNER, append, commit, create, memory
 from tests.support import engines
@@ -195,4 +195,22 @@ async def test_a_database_that_is_away_is_told_as_such_and_nothing_is_written(
         assert raised.value.retry_after_s
     assert await heads(other) == (1, [])
     cut.refuse = False
+    assert await commit(store, "c", memory("a")) == 2
+
+
+async def test_a_network_that_swallows_everything_is_noticed(
+    store: Neo4jRecordStore, cut: BoltCut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(store, "c")
+    monkeypatch.setattr(statements, "READ_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(statements, "_ON_THE_WAY_S", 0.0)
+    monkeypatch.setattr(units, "BEGIN_S", 1.0)
+    cut.silent = True
+    for act in (commit(store, "c", memory("a")), heads(store)):
+        with pytest.raises(MipError, match="does not answer") as raised:
+            await act
+        assert (raised.value.code, bool(raised.value.retry_after_s)) == ("UNAVAILABLE", True)
+    cut.silent = False
+    cut.drop()
+    monkeypatch.undo()
     assert await commit(store, "c", memory("a")) == 2

@@ -54,6 +54,14 @@ _TIMED_OUT: Final = frozenset(
 )
 
 
+class NoAnswerError(Exception):
+    """The database keeps its connection and answers nothing for so long that the network must have lost it."""
+
+
+FAULTS: Final = (Neo4jError, DriverError, NoAnswerError)
+"""What driver and database raise, and what they leave out."""
+
+
 def is_conflict(error: BaseException) -> bool:
     """Returns whether another transaction stood in the way, so that the same work may succeed now: a deadlock, or
     something unique that another one made first."""
@@ -75,7 +83,7 @@ def is_lost(error: BaseException) -> bool:
 
 def is_uncertain(error: BaseException) -> bool:
     """Returns whether an error met while a commit was awaited leaves open whether it took effect."""
-    return isinstance(error, IncompleteCommit | SessionExpired | DatabaseError) or (
+    return isinstance(error, IncompleteCommit | SessionExpired | DatabaseError | NoAnswerError) or (
         isinstance(error, DriverError) and not isinstance(error, ConfigurationError)
     )
 
@@ -89,6 +97,8 @@ def explained(error: BaseException, where: str) -> MipError | None:
     """
     if isinstance(error, Neo4jError):
         return _of_database(error, where)
+    if isinstance(error, NoAnswerError):
+        return _away(f"Neo4j at {where} does not answer; see whether it is overloaded, and the network to it whole")
     if isinstance(error, ConfigurationError):
         return _away(
             f"the driver refuses the settings of Neo4j at {where} ({type(error).__name__}); correct [record.config]"
@@ -121,8 +131,8 @@ def _of_database(error: Neo4jError, where: str) -> MipError:
     if code in _MISTYPED:
         return MipError(
             "DATA_CORRUPT",
-            f"the record in Neo4j at {where} holds values of another type ({short}), as only a hand in the database makes"
-            " it; restore the database from a backup",
+            f"the record in Neo4j at {where} holds values of another type ({short}), as only a hand in the database"
+            " makes it; restore the database from a backup",
         )
     if code in _TIMED_OUT:
         return _away(f"Neo4j at {where} ended the transaction after waiting for too long ({short})")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from neo4j import AsyncManagedTransaction, AsyncSession, Query
 
-from memos_server.graph_dbs.neo4j.faults import is_conflict, is_lost
+from memos_server.graph_dbs.neo4j.faults import NoAnswerError, is_conflict, is_lost
 
 T = TypeVar("T")
 
@@ -24,7 +25,10 @@ _CHUNK_BYTES: Final = 4 * 2**20
 """How many bytes of content one statement is given."""
 _READ_TRIES: Final = 4
 READ_TIMEOUT_S: Final = 60.0
-"""How long the database works on one statement of a reader whose caller went away."""
+"""How long the database works on one statement of a reader."""
+WRITE_TIMEOUT_S: Final = 150.0
+"""How long a writer waits for one statement, which may wait for the cube's lock."""
+_ON_THE_WAY_S: Final = 5.0
 
 Row = Sequence[Any]
 
@@ -50,7 +54,7 @@ class ReadStatements:
         limited = Query(query, timeout=READ_TIMEOUT_S)
         for attempt in range(_READ_TRIES):
             try:
-                async with self._slots:
+                async with self._slots, answering(self._session, READ_TIMEOUT_S + _ON_THE_WAY_S):
                     result = await self._session.run(limited, parameters)
                     return await result.values()
             except Exception as error:
@@ -63,14 +67,36 @@ class ReadStatements:
 class TransactionStatements:
     """Runs statements in a writer's transaction."""
 
-    def __init__(self, transaction: AsyncManagedTransaction) -> None:
-        """Runs them in `transaction`."""
+    def __init__(self, session: AsyncSession, transaction: AsyncManagedTransaction) -> None:
+        """Runs them in `transaction` of `session`."""
+        self._session = session
         self._transaction = transaction
 
     async def rows(self, query: str, /, **parameters: Any) -> list[list[Any]]:
         """See Statements."""
-        result = await self._transaction.run(query, parameters)
-        return await result.values()
+        async with answering(self._session, WRITE_TIMEOUT_S):
+            result = await self._transaction.run(query, parameters)
+            return await result.values()
+
+
+@asynccontextmanager
+async def answering(session: AsyncSession, timeout_s: float) -> AsyncIterator[asyncio.Timeout]:
+    """Bounds how long an answer is waited for: a network that swallows everything would never say so.
+
+    Args:
+        session: The session that waits; its connection is dropped without a word when the time is over.
+        timeout_s: For how long.
+
+    Raises:
+        NoAnswerError: There was none in time; the connection is gone.
+    """
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            yield limit
+    except TimeoutError as error:
+        # A word would be swallowed too, and waited for.
+        session.cancel()
+        raise NoAnswerError from error
 
 
 async def pause(attempt: int, first_s: float = 0.01, most_s: float = 1.0) -> None:

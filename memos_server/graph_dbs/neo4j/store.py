@@ -9,21 +9,21 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from neo4j import AsyncDriver
-from neo4j.exceptions import AuthError, ClientError, DriverError, Neo4jError
+from neo4j.exceptions import AuthError, ClientError
 
 from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import News, Reader, Writer
 from memos_server.graph_dbs.neo4j.connection import Endpoint
 from memos_server.graph_dbs.neo4j.copying import MovingRecord
-from memos_server.graph_dbs.neo4j.faults import explained, is_conflict, is_lost
+from memos_server.graph_dbs.neo4j.faults import FAULTS, explained, is_conflict, is_lost
 from memos_server.graph_dbs.neo4j.reader import Neo4jReader
 from memos_server.graph_dbs.neo4j.schema import migrate, strangers
 from memos_server.graph_dbs.neo4j.sequences import next_number
 from memos_server.graph_dbs.neo4j.shapes import PurgedMeanwhileError
 from memos_server.graph_dbs.neo4j.soundness import stray_nodes
-from memos_server.graph_dbs.neo4j.statements import ReadStatements, pause
-from memos_server.graph_dbs.neo4j.units import Units, timed_out
+from memos_server.graph_dbs.neo4j.statements import ReadStatements, answering, pause
+from memos_server.graph_dbs.neo4j.units import Units
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class Neo4jRecordStore(MovingRecord):
                 raise SetupError(
                     f"Neo4j at {where} refuses the user.", "Correct user and password_file in [record.config]."
                 ) from error
-            except (Neo4jError, DriverError) as error:
+            except FAULTS as error:
                 if time.monotonic() >= deadline or not (is_lost(error) or is_conflict(error)):
                     raise self._explained(error) from error
             await pause(number, 0.1)
@@ -153,7 +153,7 @@ class Neo4jRecordStore(MovingRecord):
                     # The number may be there before the last of what it tells of; the session's next statement waits.
                     await statements.rows(_SETTLED)
                     self._told = access, erased
-        except (Neo4jError, DriverError) as error:
+        except FAULTS as error:
             raise self._explained(error) from error
         return News(access, erased, dict(heads))
 
@@ -168,7 +168,7 @@ class Neo4jRecordStore(MovingRecord):
             raise MipError(
                 "BACKEND_UNAVAILABLE", "what is read was purged meanwhile; try again", retry_after_s=0.1
             ) from error
-        except (Neo4jError, DriverError) as error:
+        except FAULTS as error:
             raise self._explained(error) from error
 
     async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:
@@ -225,11 +225,10 @@ class Neo4jRecordStore(MovingRecord):
         """See RecordStore."""
         now = time.time_ns()
         try:
-            async with asyncio.timeout(_PROBE_S), self._ready().session(database=self._endpoint.database) as session:
+            opened = self._ready().session(database=self._endpoint.database)
+            async with opened as session, answering(session, _PROBE_S):
                 await (await session.run(_PROBE, now=now)).values()
-        except TimeoutError as error:
-            raise timed_out(self._endpoint.shown) from error
-        except (Neo4jError, DriverError) as error:
+        except FAULTS as error:
             raise self._explained(error) from error
 
     async def compact(self) -> bool:
@@ -244,7 +243,7 @@ class Neo4jRecordStore(MovingRecord):
                 raise self._explained(error) from error
             # The Community edition makes them by itself, every fifteen minutes unless it is told otherwise.
             _LOG.debug("no checkpoint on demand: %s", error.code)
-        except (Neo4jError, DriverError) as error:
+        except FAULTS as error:
             raise self._explained(error) from error
         return True
 
@@ -254,5 +253,5 @@ class Neo4jRecordStore(MovingRecord):
             async with self._ready().session(database=self._endpoint.database) as session:
                 wrong = await strangers(session)
             return [*wrong, *[found async for found in stray_nodes(self)]]
-        except (Neo4jError, DriverError) as error:
+        except FAULTS as error:
             raise self._explained(error) from error

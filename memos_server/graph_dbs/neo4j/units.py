@@ -11,21 +11,23 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from neo4j import AsyncDriver, AsyncManagedTransaction
-from neo4j.exceptions import ConstraintError, DriverError, Neo4jError
+from neo4j.exceptions import ConstraintError, Neo4jError
 
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import RequestKey, Writer
 from memos_server.graph_dbs.neo4j.access_writer import Number
 from memos_server.graph_dbs.neo4j.evidence import Evidence
-from memos_server.graph_dbs.neo4j.faults import RETRY_AFTER_S, explained, is_conflict, is_lost, is_uncertain
+from memos_server.graph_dbs.neo4j.faults import FAULTS, RETRY_AFTER_S, explained, is_conflict, is_lost, is_uncertain
 from memos_server.graph_dbs.neo4j.reader import REQUEST, request_parameters
 from memos_server.graph_dbs.neo4j.sequences import AuditClock
-from memos_server.graph_dbs.neo4j.statements import Statements, TransactionStatements, pause
+from memos_server.graph_dbs.neo4j.statements import Statements, TransactionStatements, answering, pause
 from memos_server.graph_dbs.neo4j.writer import Neo4jWriter
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+BEGIN_S: Final = 30.0
+"""How long a connection and the answer to BEGIN are waited for."""
 TRANSACTION_S: Final = 600.0
 """After which the database ends a transaction whose server hangs, so that its locks are free again."""
 _CONFLICTS_S: Final = 30.0
@@ -91,11 +93,14 @@ class Units:
                 return attempt.results[0]
             except Exception as error:
                 constraints += isinstance(error, ConstraintError)
+                elapsed = time.monotonic() - began
                 if attempt.ended and is_uncertain(error):
                     if not attempt.evidence.found or await self._took_effect(attempt.evidence, error):
                         return attempt.results[0]
-                elif isinstance(error, Neo4jError | DriverError):
-                    elapsed = time.monotonic() - began
+                    # It did not, which is sure now; whether to try again depends on what it was.
+                    if isinstance(error, Neo4jError) or elapsed >= _CONFLICTS_S:
+                        raise self._explained(error) from error
+                elif isinstance(error, FAULTS):
                     conflict = is_conflict(error) and elapsed < _CONFLICTS_S and constraints <= _CONSTRAINTS
                     if not conflict and not (is_lost(error) and elapsed < _LOST_S):
                         raise self._explained(error) from error
@@ -106,7 +111,9 @@ class Units:
 
     async def _once(self, work: Callable[[Writer], Awaitable[T]], attempt: _Attempt[T]) -> None:
         async def in_transaction(transaction: AsyncManagedTransaction) -> None:
-            writer = Neo4jWriter(TransactionStatements(transaction), self._outside, self._number, self._clock)
+            limit.reschedule(asyncio.get_running_loop().time() + TRANSACTION_S)
+            statements = TransactionStatements(session, transaction)
+            writer = Neo4jWriter(statements, self._outside, self._number, self._clock)
             attempt.evidence = writer.evidence
             try:
                 attempt.results.append(await work(writer))
@@ -119,7 +126,9 @@ class Units:
         in_transaction.timeout = TRANSACTION_S  # type: ignore[attr-defined]
         async with self._driver.session(database=self._database) as session:
             try:
-                await session.execute_write(in_transaction)
+                # First the connection and BEGIN are waited for.
+                async with answering(session, BEGIN_S) as limit:
+                    await session.execute_write(in_transaction)
             except Exception:
                 # The driver may raise another one while it rolls back, which would hide what the work met.
                 if attempt.raised is None:
@@ -146,7 +155,7 @@ class Units:
                 async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
                     async with self._driver.session(database=self._database) as session:
                         found = await evidence.took_effect(session, _RESOLVE_S)
-            except (Neo4jError, DriverError, TimeoutError) as error:
+            except (*FAULTS, TimeoutError) as error:
                 if time.monotonic() >= deadline:
                     raise MipError(
                         "BACKEND_UNAVAILABLE",
@@ -167,15 +176,6 @@ class Units:
             try:
                 if await self._outside.rows(REQUEST, **request_parameters(key)):
                     return True
-            except (Neo4jError, DriverError):
+            except FAULTS:
                 return False
         return False
-
-
-def timed_out(where: str) -> MipError:
-    """Returns the error of a database that does not answer."""
-    return MipError(
-        "BACKEND_UNAVAILABLE",
-        f"Neo4j at {where} does not answer; see whether it is overloaded or its disk is slow",
-        retry_after_s=RETRY_AFTER_S,
-    )
