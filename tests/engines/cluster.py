@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,11 @@ BRISK: Final[dict[str, str]] = {
     "MEMOS_WATCH__HEARTBEAT_S": "1",
 }
 """Settings that let a test see in seconds what takes minutes by default."""
+
+
+def fresh() -> str:
+    """Returns an id that no run of a test has used: engines may outlive runs, whose chances are the same."""
+    return f"c{uuid.uuid4().hex[:12]}"
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ class ServerNode:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("MEMOS_")}
         environment |= {"MEMOS_EMBEDDER__BACKEND": "none", "MEMOS_EMBEDDING__DEFAULT_MODEL": "none"}
         environment |= {"MEMOS_KEYS__FOLDER": str(self._keys)} | self._backends.environment() | BRISK | self._settings
+        environment["MEMOS_LOG__LEVEL"] = os.environ.get("MEMOS_TEST_LOG_LEVEL", "info")
         environment["MEMOS_TEST_VARIANT"] = json.dumps(self.variant)
         module = "tests.engines.server_variant" if self.variant else "memos_server"
         command = [sys.executable, "-m", module, "serve", "--data", str(self.data), "--listen"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memos_sdk.errors import MipError
-from tests.engines.cluster import PATIENCE, Cluster
+from tests.engines.cluster import PATIENCE, Cluster, fresh
 from tests.engines.cube_model import Done
 from tests.engines.fleet import Fleet
 from tests.engines.load import Load
@@ -128,7 +128,7 @@ async def play(plan: Plan, fault: Fault, fleet: Fleet, folder: Path, rng: random
     backends = await asyncio.to_thread(fleet.backends, proxied=plan.proxied)
     row: dict[str, Any] = {"fault": plan.name, "slug": plan.slug, "rounds": plan.rounds, "result": "not finished"}
     async with Cluster(folder, backends, plan.servers, plan.settings, plan.variants) as cluster:
-        cube = f"c{rng.getrandbits(40):010x}"
+        cube = fresh()
         load = Load(cluster, cube, random.Random(rng.random()), patience_s=plan.patience_s)
         await load.create()
         scene = Scene(fleet, cluster, load, rng)

@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from memos_sdk import AsyncClient
 from memos_sdk.errors import NotFound, PermissionDenied, Unauthenticated, Unavailable
-from tests.engines.cluster import PATIENCE, Cluster, health
+from tests.engines.cluster import PATIENCE, Cluster, fresh, health
 from tests.engines.fleet import Fleet
 from tests.engines.load import Load, find
 from tests.engines.promises import settled
@@ -45,7 +45,7 @@ def watching(cluster: Cluster, cube: str) -> list[Watcher]:
 async def linearizable(fleet: Fleet, folder: Path, rng: random.Random, writers: int, seconds: float) -> Load:
     """Lets writers on three servers change two cubes at once, and judges both histories."""
     async with Cluster(folder, fleet.backends(), 3) as cluster:
-        loads = [Load(cluster, f"c{rng.getrandbits(40):x}", random.Random(rng.random())) for _ in range(2)]
+        loads = [Load(cluster, fresh(), random.Random(rng.random())) for _ in range(2)]
         for load in loads:
             await load.create()
         watchers = [watching(cluster, load.cube) for load in loads]
@@ -86,7 +86,7 @@ async def test_what_one_server_acknowledged_every_server_shows_at_once(
 ) -> None:
     async with Cluster(tmp_path, fleet.backends(), 3) as cluster:
         clients = [cluster.client(number) for number in range(3)]
-        cube = f"c{rng.getrandbits(40):x}"
+        cube = fresh()
         await clients[0].cubes.create(cube)
         for number in range(30):
             writer, reader = rng.sample(clients, 2)
@@ -104,7 +104,7 @@ async def test_a_request_id_that_two_servers_get_at_once_takes_effect_once(
 ) -> None:
     async with Cluster(tmp_path, fleet.backends(), 3) as cluster:
         clients = [cluster.client(number) for number in range(3)]
-        cube = f"c{rng.getrandbits(40):x}"
+        cube = fresh()
         await clients[0].cubes.create(cube)
         for number in range(10):
             request_id = f"00000000-0000-4000-8000-{rng.getrandbits(48):012x}"
@@ -120,7 +120,7 @@ async def test_a_cube_made_twice_at_once_on_two_servers_is_made_once(
     async with Cluster(tmp_path, fleet.backends(), 2) as cluster:
         clients = [cluster.client(number) for number in (0, 1, 0, 1)]
         for _ in range(5):
-            cube = f"c{rng.getrandbits(40):x}"
+            cube = fresh()
             made = await asyncio.gather(*(client.cubes.create(cube) for client in clients), return_exceptions=True)
             assert sorted(getattr(one, "reason", "made") for one in made) == ["ALREADY_EXISTS"] * 3 + ["made"], made
 
@@ -130,7 +130,7 @@ async def test_what_is_revoked_on_one_server_is_refused_by_all(
 ) -> None:
     async with Cluster(tmp_path, fleet.backends(), 2) as cluster:
         admins = [cluster.client(number) for number in range(2)]
-        cube, who = f"c{rng.getrandbits(40):x}", f"p{rng.getrandbits(40):x}"
+        cube, who = fresh(), fresh()
         await admins[0].cubes.create(cube)
         await admins[0].cube(cube).add("a memory", id="m1")
         await admins[0].access.create_principal(who)
@@ -168,7 +168,7 @@ async def test_a_job_is_run_once_however_many_servers_look_for_it(
     variant = {"poll_s": 0.1, "slow_job_s": 0.8, "lease_s": 2, "inline_s": 0.05, "journal": str(journal)}
     async with Cluster(tmp_path, fleet.backends(), 3, variants=[variant] * 3) as cluster:
         clients = [cluster.client(number) for number in range(3)]
-        cubes = [f"c{rng.getrandbits(40):x}" for _ in range(12)]
+        cubes = [fresh() for _ in range(12)]
         jobs = await asyncio.gather(*(purge_one(clients[n % 3], cube) for n, cube in enumerate(cubes)))
         for job in jobs:
             assert (await clients[0].jobs.wait(job, seconds=30 * PATIENCE)).state.name == "SUCCEEDED"
@@ -187,7 +187,7 @@ async def test_a_killed_server_loses_its_leases_when_they_end_and_the_others_kee
     variant = {"poll_s": 0.1, "slow_job_s": 6.0, "lease_s": 3, "inline_s": 0.05, "journal": str(journal)}
     async with Cluster(tmp_path, fleet.backends(), 3, variants=[variant] * 3) as cluster:
         clients = [cluster.client(number) for number in range(3)]
-        cubes = [f"c{rng.getrandbits(40):x}" for _ in range(6)]
+        cubes = [fresh() for _ in range(6)]
         jobs = await asyncio.gather(*(purge_one(clients[n % 3], cube) for n, cube in enumerate(cubes)))
         await asyncio.sleep(1.0)
         dead = cluster.nodes[0].pid
@@ -222,7 +222,7 @@ async def test_an_old_and_a_new_server_serve_together(fleet: Fleet, tmp_path: Pa
     """A rolling upgrade: servers of the old sort are replaced one after the other, each with another index version."""
     old = {"index_version": "old"}
     async with Cluster(tmp_path, fleet.backends(), 3, variants=[old] * 3) as cluster:
-        load = Load(cluster, f"c{rng.getrandbits(40):x}", random.Random(rng.random()))
+        load = Load(cluster, fresh(), random.Random(rng.random()))
         await load.create()
         watchers = watching(cluster, load.cube)
         load.start(6, pause_s=0.02)
@@ -249,7 +249,7 @@ async def test_a_server_that_is_told_to_end_says_so_first_and_finishes_its_calls
     async with Cluster(tmp_path, fleet.backends(), 2, settings, variants) as cluster:
         leaving = cluster.nodes[0]
         clients = [cluster.client(number) for number in range(2)]
-        cube = f"c{rng.getrandbits(40):x}"
+        cube = fresh()
         await clients[1].cubes.create(cube)
         states: list[str] = []
         asked = asyncio.Event()
@@ -288,7 +288,7 @@ async def test_clients_move_on_while_servers_are_drained_one_after_the_other(
 ) -> None:
     settings = {"MEMOS_HEALTH__DRAIN_S": "0.5"}
     async with Cluster(tmp_path, fleet.backends(), 3, settings) as cluster:
-        load = Load(cluster, f"c{rng.getrandbits(40):x}", random.Random(rng.random()))
+        load = Load(cluster, fresh(), random.Random(rng.random()))
         await load.create()
         watchers = watching(cluster, load.cube)
         load.start(6, pause_s=0.02)
@@ -305,7 +305,7 @@ async def test_clients_move_on_while_servers_are_drained_one_after_the_other(
 async def test_blobs_and_uploads_are_shared(fleet: Fleet, tmp_path: Path, rng: random.Random) -> None:
     async with Cluster(tmp_path, fleet.backends(), 2) as cluster:
         clients = [cluster.client(number, 60.0) for number in range(2)]
-        cube = f"c{rng.getrandbits(40):x}"
+        cube = fresh()
         await clients[0].cubes.create(cube)
         data = rng.randbytes(3_000_000)
         await asyncio.gather(*(client.cube(cube).blobs.upload(data) for client in clients), return_exceptions=True)
@@ -319,7 +319,7 @@ async def test_searches_do_not_miss_what_another_server_wrote_a_moment_ago(
 ) -> None:
     async with Cluster(tmp_path, fleet.backends(), 2) as cluster:
         writer, reader = cluster.client(0), cluster.client(1)
-        cube = f"c{rng.getrandbits(40):x}"
+        cube = fresh()
         await writer.cubes.create(cube)
         for number in range(20):
             await writer.cube(cube).add(f"number {number}", id=f"m{number}", tags=["w0"])
@@ -333,7 +333,7 @@ async def test_a_watch_on_another_server_hears_of_a_commit_within_a_second(
 ) -> None:
     async with Cluster(tmp_path, fleet.backends(), 2) as cluster:
         writer, reader = cluster.client(0), cluster.client(1)
-        cube = f"c{rng.getrandbits(40):x}"
+        cube = fresh()
         await writer.cubes.create(cube)
         heard: dict[int, float] = {}
 
