@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="a folder of data sets; without it texts are made")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench-engines", help="where the data lie")
     parser.add_argument("--memories", type=int, help="in the large cube; 100,000 by default")
-    parser.add_argument("--cubes", type=int, help="small cubes; 10,000 by default")
+    parser.add_argument("--cubes", type=int, help="small cubes of 100; 2,000 by default, 10,000 take half an hour")
     parser.add_argument("--seconds", type=float, help="of one turn of one side; 4 by default")
     parser.add_argument("--rounds", type=int, help="turns of each side; 3 by default")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -64,7 +64,7 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
     memories = options.memories or (2000 if options.quick else 100_000)
-    cubes = options.cubes or (100 if options.quick else 10_000)
+    cubes = options.cubes or (100 if options.quick else 2000)
     folder: Path = options.folder / f"{memories}"
     if options.fresh:
         shutil.rmtree(folder, ignore_errors=True)

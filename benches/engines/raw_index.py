@@ -6,6 +6,7 @@ One collection, one tenant a cube, the properties and indexes that a version nee
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from weaviate.classes.init import Auth
 from weaviate.classes.query import Filter, MetadataQuery
 from weaviate.classes.tenants import Tenant, TenantActivityStatus
 
+# It would print every refused object, vectors and all; the errors are raised.
+logging.getLogger("weaviate-client").setLevel(logging.CRITICAL)
 NAME = "RawMemories"
 _RETURNED = ["uid", "content", "state", "level", "from_revision", "to_revision"]
 

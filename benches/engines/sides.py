@@ -256,5 +256,5 @@ class Server:
         else:
             result = await handle.search(self._supply.questions[place], mode=kind, top_k=TOP_K)
         if result.stale or result.unreachable:
-            raise RuntimeError("the search did not see everything")
+            raise RuntimeError(f"the search did not see everything: stale {result.stale}, away {result.unreachable}")
         return len(list(result))
