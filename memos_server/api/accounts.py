@@ -130,12 +130,11 @@ class Accounts:
         if generation is not None and generation == self._generation and key in self._known:
             return self._known[key]
 
-        async def read(txn: Reader) -> tuple[PrincipalAccess, bool]:
-            revoked = [await txn.token_revoked(credential) for credential in credentials]
-            return await txn.access(principal), any(revoked)
+        async def read(txn: Reader) -> PrincipalAccess:
+            return await txn.access(principal, credentials)
 
-        access, revoked = await self._store.read(read, brief=True)
-        if revoked or access.disabled or not access.known:
+        access = await self._store.read(read, brief=True)
+        if access.revoked or access.disabled or not access.known:
             raise MipError("TOKEN_REVOKED", "The token or certificate was revoked, or its principal disabled")
         if generation is not None:
             if generation != self._generation or len(self._known) >= _CACHED:

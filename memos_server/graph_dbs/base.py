@@ -157,8 +157,8 @@ class Reader(Protocol):
     async def request(self, key: RequestKey) -> RequestRow | None:
         """Returns what a request_id was used for."""
 
-    async def access(self, principal: str) -> PrincipalAccess:
-        """Returns what decides a principal's rights."""
+    async def access(self, principal: str, credentials: Sequence[str] = ()) -> PrincipalAccess:
+        """Returns what decides a principal's rights, and whether a token or certificate of these ids was revoked."""
 
     async def token_revoked(self, token_id: str) -> int:
         """Returns when a token was revoked, microseconds since the epoch; 0 when it was not."""

@@ -278,13 +278,21 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class PrincipalAccess:
-    """Everything that decides what a principal may do."""
+    """Everything that decides what a principal may do.
+
+    Attributes:
+        principal: Its name.
+        known: Whether it exists.
+        disabled: Whether it was disabled.
+        grants: resource -> (Role number, Sensitivity number).
+        revoked: Whether one of the tokens that were asked about was revoked.
+    """
 
     principal: str
     known: bool
     disabled: bool
     grants: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """resource -> (Role number, Sensitivity number)"""
+    revoked: bool = False
 
 
 class News(NamedTuple):

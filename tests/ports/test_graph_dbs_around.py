@@ -376,6 +376,9 @@ async def test_a_revoked_token_keeps_its_first_time(store: RecordStore) -> None:
     assert await do(store, lambda txn: txn.revoke_token("t", 20)) == 10
     assert await store.read(lambda txn: txn.token_revoked("t")) == 10
     assert await store.read(lambda txn: txn.token_revoked("T")) == 0
+    for credentials, revoked in (["t"], True), (["u", "t"], True), (["u", "T"], False), ([], False):
+        access = await store.read(lambda txn, ids=tuple(credentials): txn.access(ANN, ids))
+        assert access.revoked is revoked
 
 
 async def test_the_access_generation_changes_with_every_change_of_access_and_with_nothing_else(

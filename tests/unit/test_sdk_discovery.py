@@ -122,7 +122,23 @@ def test_an_address_is_completed(given_: str, expected: str) -> None:
     assert normalize_target(given_) == expected
 
 
-@pytest.mark.parametrize("wrong", ["", "http://x:1", "x:y", "x:0", "x:65536", ":1", "a b:1", "x/y:1", "x:٣", "10.0.0.1,x:1", "10.0.0.1,::1", "10.0.0.1,"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "http://x:1",
+        "x:y",
+        "x:0",
+        "x:65536",
+        ":1",
+        "a b:1",
+        "x/y:1",
+        "x:٣",
+        "10.0.0.1,x:1",
+        "10.0.0.1,::1",
+        "10.0.0.1,",
+    ],
+)
 def test_what_is_no_address_is_refused(wrong: str) -> None:
     with pytest.raises(UsageError) as caught:
         normalize_target(wrong)
@@ -135,13 +151,16 @@ def test_any_text_is_an_address_or_a_usage_error(text: str) -> None:
         assert normalize_target(text)
 
 
-@pytest.mark.parametrize("target", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/x", "127.0.0.1:1,127.0.0.2:1"])
+@pytest.mark.parametrize(
+    "target", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1", "unix:/x", "127.0.0.1:1,127.0.0.2:1"]
+)
 def test_loopback_addresses_are_known(target: str) -> None:
     assert is_loopback(target)
 
 
 @pytest.mark.parametrize(
-    "target", ["10.0.0.1:1", "localhost.example.com:1", "[fe80::1]:1", "0.0.0.0:1", "127.0.0.1.x:1", "127.0.0.1:1,10.0.0.1:1"]
+    "target",
+    ["10.0.0.1:1", "localhost.example.com:1", "[fe80::1]:1", "0.0.0.0:1", "127.0.0.1.x:1", "127.0.0.1:1,10.0.0.1:1"],
 )
 def test_other_addresses_are_not_loopback(target: str) -> None:
     assert not is_loopback(target)

@@ -18,7 +18,8 @@ _JOB = """j.cube_id, j.id, j.kind, j.state, j.principal, j.created, j.updated, j
 _ACCESS = """OPTIONAL MATCH (p:Principal {id: $id})
     OPTIONAL MATCH (g:Grant) USING INDEX g:Grant(principal, resource)
     WHERE g.principal = $principal AND g.resource IS NOT NULL
-    RETURN p.disabled, collect([g.resource, g.rights])"""
+    RETURN p.disabled, collect([g.resource, g.rights]),
+      EXISTS { UNWIND $credentials AS id MATCH (t:Token {id: id}) }"""
 _REVOKED = "MATCH (t:Token {id: $id}) RETURN t.time"
 _PRINCIPALS = f"MATCH (p:Principal) WHERE p.key > $after RETURN {_PRINCIPAL} ORDER BY p.key LIMIT $limit"
 _ONE_PRINCIPAL = f"MATCH (p:Principal {{id: $id}}) RETURN {_PRINCIPAL}"
@@ -55,15 +56,17 @@ class AccessReader:
         """Reads through `statements`."""
         self._statements = statements
 
-    async def access(self, principal: str) -> PrincipalAccess:
+    async def access(self, principal: str, credentials: Sequence[str] = ()) -> PrincipalAccess:
         """See Reader."""
-        rows = await self._statements.rows(_ACCESS, id=principal.removeprefix("principals/"), principal=principal)
-        disabled, grants = rows[0]
+        id_ = principal.removeprefix("principals/")
+        rows = await self._statements.rows(_ACCESS, id=id_, principal=principal, credentials=list(credentials))
+        disabled, grants, revoked = rows[0]
         return PrincipalAccess(
             principal,
             known=disabled is not None,
             disabled=bool(disabled),
             grants={resource: (rights[0], rights[1]) for resource, rights in grants if resource is not None},
+            revoked=revoked,
         )
 
     async def token_revoked(self, token_id: str) -> int:

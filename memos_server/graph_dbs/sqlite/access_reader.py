@@ -19,7 +19,7 @@ class AccessReader:
         """Reads through `connection`."""
         self._access_db = connection
 
-    async def access(self, principal: str) -> PrincipalAccess:
+    async def access(self, principal: str, credentials: Sequence[str] = ()) -> PrincipalAccess:
         """See Reader."""
         row = self._access_db.execute(
             "SELECT disabled FROM principals WHERE id = ?", (principal.removeprefix("principals/"),)
@@ -32,6 +32,7 @@ class AccessReader:
             known=row is not None,
             disabled=bool(row and row[0]),
             grants={resource: (role, level) for resource, role, level in grants},
+            revoked=any([await self.token_revoked(credential) for credential in credentials]),
         )
 
     async def token_revoked(self, token_id: str) -> int:
