@@ -217,6 +217,7 @@ class JobRunner:
         return task
 
     async def _poll(self) -> None:
+        away = False
         while True:
             try:
 
@@ -226,9 +227,15 @@ class JobRunner:
                 for row in await self._store.read(read):
                     if row.kind in self._handlers and (row.cube_id, row.id) not in self._held:
                         self._start(row.cube_id, row.id)
+            except MipError as error:
+                if not away:
+                    _LOG.warning("jobs cannot be looked for now: %s", error.message)
+                away = True
             except Exception:
                 # Whatever the record's error is, it passes; the poller must outlive it.
                 _LOG.exception("jobs cannot be looked for now")
+            else:
+                away = False
             await asyncio.sleep(self._poll_s)
 
     async def _run(self, cube_id: str, job_id: str) -> None:

@@ -22,8 +22,9 @@ class WeaviateConfig:
         api_key: The key that Weaviate asks for; "" for none.
         api_key_file: A file that holds the key, readable by its owner alone; instead of `api_key`.
         prefix: What the names of collections begin with; two deployments that share a Weaviate have two prefixes.
-        active_tenants: How many cubes this server keeps loaded in Weaviate. Each takes about 12 open files there while
-            it is used, so this, times the number of servers, stays well below a twelfth of Weaviate's file limit.
+        active_tenants: How many cubes this server keeps loaded in Weaviate. Each takes about 2.5 MB of memory and 12
+            open files there while it is used, so this, times the number of servers, stays below 400 for each GiB of
+            Weaviate's memory limit, and well below a twelfth of its file limit.
         timeout_s: How long Weaviate may take to answer a query, seconds.
         write_timeout_s: How long it may take to write a few hundred objects, seconds.
         k1: How slowly a term's weight saturates with its frequency (BM25).
@@ -38,7 +39,7 @@ class WeaviateConfig:
     api_key: str = field(default="", repr=False)
     api_key_file: str = ""
     prefix: str = "Memos"
-    active_tenants: int = 1000
+    active_tenants: int = 250
     timeout_s: float = 10.0
     write_timeout_s: float = 60.0
     k1: float = 0.9
