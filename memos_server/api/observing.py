@@ -56,6 +56,8 @@ class Observer:
             except BaseException as error:
                 if not seen.reason:
                     _unexplained(seen, context, error)
+                _without_frames(error)
+                del request, context
                 raise
             finally:
                 seen.ended()
@@ -65,6 +67,25 @@ class Observer:
                     _log(f"{service}/{name}", seen)
 
         return observed
+
+
+def _without_frames(error: BaseException) -> None:
+    """Takes the frames from an error that ended a call, and from all that led to it.
+
+    They hold the call, and are held by it: gRPC keeps the error with the call, and tasks keep theirs beside themselves.
+    Such a call keeps its place on the connection until the collector comes by; after 256 of them gRPC refused all calls
+    there, for good where the server had nothing else to do.
+    """
+    waiting, known = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in known:
+            continue
+        known.add(id(one))
+        one.__traceback__ = None
+        waiting += [led for led in (one.__context__, one.__cause__) if led is not None]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
 
 
 def _unexplained(seen: Observation, context: Context, error: BaseException) -> None:
