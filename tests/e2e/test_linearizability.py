@@ -57,5 +57,5 @@ async def test_a_server_with_a_fault_is_found_out_and_one_that_loses_answers_alo
         await load.create()
         await load.run(8, 2.5)
         broken = (await settled(load)).broken
-        assert (any(finding in line for line in broken) if finding else not broken), broken
+        assert any(finding in line for line in broken) if finding else not broken, broken
         assert load.errors.unexpected(connections=False) == []
