@@ -181,6 +181,18 @@ async def test_a_cube_that_was_never_indexed_is_empty_at_revision_0(index: Searc
     assert await index.related(CUBE, query(0), [uid(1)]) == {uid(1): {}}
 
 
+async def test_a_cube_without_memories_is_searched_at_its_head(index: SearchIndex) -> None:
+    await index.apply(CUBE, 4, IndexBatch(0, 1))
+    await index.apply(CUBE, 4, IndexBatch(1, 3))
+    for asked in (query(3), query(3, "tea", "x"), query(1, where=HasFacet("tag:tea"))):
+        result = await index.search(CUBE, asked)
+        assert (list(result.candidates), result.exhausted) == ([], True)
+    assert await index.related(CUBE, query(3), [uid(1)]) == {uid(1): {}}
+    assert await held(index) == (3, [])
+    await index.apply(CUBE, 4, IndexBatch(3, 4, [content("a", "tea")], [version(1, 4, "a")]))
+    assert found(await index.search(CUBE, query(4, "tea"))) == {1}
+
+
 async def test_bm25_scores_are_those_of_the_formula(index: SearchIndex) -> None:
     await one(index, 1, content("a", "cat cat dog"), content("b", "cat"), content("c", "bird fish"),
               version(1, 1, "a"), version(2, 1, "b"), version(3, 1, "c"))  # fmt: skip

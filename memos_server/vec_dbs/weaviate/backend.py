@@ -111,8 +111,8 @@ class WeaviateIndex:
     async def entries(self, cube_uid: str) -> tuple[int, Sequence[IndexEntry]]:
         """See SearchIndex. What is written meanwhile is left out."""
         head = await self._heads.read(cube_uid)
-        if not head.revision:
-            return 0, []
+        if not head.objects:
+            return head.revision, []
         found = []
         place = (self._collections.memories(head.dimension), cube_uid)
         try:

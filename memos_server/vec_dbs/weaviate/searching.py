@@ -103,7 +103,8 @@ class Searcher:
         for _ in range(3):
             if known.revision < revision:
                 raise ValueError(f"the index is at revision {known.revision}, not at {revision} yet")
-            if not known.revision:
+            if not known.revision or not known.objects:
+                # What never held an object has no tenant that could be asked.
                 return empty
             place = (self._collections.memories(known.dimension), cube_uid)
             asked = asyncio.ensure_future(ask(known, place))
