@@ -27,6 +27,9 @@ from memos_server.mem_os.blob_access import known_blobs
 from memos_server.mem_os.context import Call, Mos, existing_cube
 from memos_server.mem_os.purging import order_compaction
 
+_LOOKS = 5
+_LOOK_S = 0.2
+
 
 async def _cube(mos: Mos, cube_id: str) -> CubeRow:
     async def read(txn: Reader) -> CubeRow:
@@ -112,6 +115,9 @@ async def _keep(mos: Mos, call: Call, cube: CubeRow, header: BlobHeader, *, prov
         if proven:
             await txn.put_blob_proof(now.key, header.digest, call.principal)
 
+    async def held(txn: Reader) -> bool:
+        return bool(await txn.blobs(cube.key, [header.digest]))
+
     async def take_back(txn: Writer) -> None:
         await txn.doom_blob(cube.key, header.digest)
         await order_compaction(txn, call, cube, cube.revision)
@@ -121,11 +127,27 @@ async def _keep(mos: Mos, call: Call, cube: CubeRow, header: BlobHeader, *, prov
     )
     async with mos.blob_lock(cube.uid):
         await mos.blobs.finish(cube.uid, header.digest, header.size)
-        await mos.store.write(record)
+        try:
+            await mos.store.write(record)
+        except MipError as error:
+            # What another server erases now was perhaps erased before these bytes came: no purge would reach them.
+            if error is being_erased and not await mos.read(held):
+                await mos.blobs.delete(cube.uid, header.digest)
+            raise
         # Another server may have erased the bytes in between, which is over now: the record did not know them then.
-        if mos.shared and await mos.blobs.size(cube.uid, header.digest) != header.size:
+        # Looked at twice, as a third one may be sending them.
+        if mos.shared and await _gone(mos, cube, header):
             await mos.store.write(take_back)
             raise being_erased
+
+
+async def _gone(mos: Mos, cube: CubeRow, header: BlobHeader) -> bool:
+    """Returns whether the bytes of a blob are missing, and stay so for a moment."""
+    for _ in range(_LOOKS):
+        if await mos.blobs.size(cube.uid, header.digest) == header.size:
+            return False
+        await asyncio.sleep(_LOOK_S)
+    return True
 
 
 async def _erase_if_purged(mos: Mos, cube: CubeRow) -> None:

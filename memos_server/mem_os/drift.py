@@ -111,10 +111,32 @@ class DriftSweep:
         if indexed < row.revision:
             await asyncio.sleep(self._grace_s)
             indexed = await self._keeper.indexed_revision(row.uid)
+        if indexed > row.revision:
+            return await self._beyond(row, indexed)
         if indexed >= row.revision and not self._keeper.broken(row.uid):
             return 0
         await self._keeper.caught_up(row)
         return max(row.revision - indexed, 0)
+
+    async def _beyond(self, row: CubeRow, indexed: int) -> int:
+        """Makes an index anew that has seen commits which the record does not have: the record was restored, and what
+        is written to it now would be taken for seen."""
+
+        async def cube(txn: Reader) -> CubeRow | None:
+            return await txn.cube(row.id)
+
+        now = await self._store.read(cube)
+        if now is None or indexed <= now.revision:
+            return 0
+        _LOG.warning(
+            "the index of cubes/%s has seen revision %d, the record is at %d; it is made anew, as after a restore",
+            row.id,
+            indexed,
+            now.revision,
+        )
+        await self._keeper.drop(row.uid)
+        await self._keeper.caught_up(now)
+        return indexed - now.revision
 
 
 async def _page(txn: Reader, after: int) -> Sequence[CubeRow]:

@@ -54,6 +54,8 @@ _STEP = 1000
 _PAUSE_S = 0.025
 """How long the index lets commits gather when nobody waits for it, seconds: catching up costs more by the time than by
 the commit."""
+_SHARED_TRIES = 5
+"""How often an index that another server changes at the same time is continued before it is made anew."""
 _RETRY_S = 1.0
 """How long an index that could not be written is left alone, seconds."""
 
@@ -138,7 +140,11 @@ class IndexKeeper:
 
         It is 0 too while the index cannot be asked; the cube then counts as broken.
         """
-        indexed = await self.indexed_revision(cube.uid)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                indexed = await self.indexed_revision(cube.uid)
+        except TimeoutError:
+            return 0
         if indexed >= cube.revision:
             if cube.uid in self._broken and self._may_try(cube.uid) and not self._closing:
                 # It may only have been away; nobody waits for the proof.
@@ -185,13 +191,7 @@ class IndexKeeper:
     async def _catch_up(self, cube_id: str, cube_uid: str) -> int:
         async with self._locks.setdefault(cube_uid, asyncio.Lock()):
             try:
-                try:
-                    indexed = await self._replay(cube_id, cube_uid)
-                except IndexFaultError as error:
-                    # The index is derived: what cannot be continued is made anew, once; a second failure is reported.
-                    _LOG.error("index of cubes/%s cannot be continued and is made anew", cube_id, exc_info=error)
-                    await self._index.drop(cube_uid)
-                    indexed = await self._replay(cube_id, cube_uid)
+                indexed = await self._continued(cube_id, cube_uid)
             except Exception as error:
                 self._broken[cube_uid] = str(error)
                 self._failed[cube_uid] = time.monotonic()
@@ -200,8 +200,22 @@ class IndexKeeper:
             self._failed.pop(cube_uid, None)
             return indexed
 
-    async def _replay(self, cube_id: str, cube_uid: str) -> int:
-        indexed = await of_index(self._index.indexed_revision(cube_uid))
+    async def _continued(self, cube_id: str, cube_uid: str) -> int:
+        """Replays what the index has not seen. The index is derived: what cannot be continued is made anew, once."""
+        for _ in range(_SHARED_TRIES):
+            began = await of_index(self._index.indexed_revision(cube_uid))
+            try:
+                return await self._replay(cube_id, cube_uid, began)
+            except IndexFaultError as error:
+                now = await of_index(self._index.indexed_revision(cube_uid))
+                if now == began:
+                    _LOG.error("index of cubes/%s cannot be continued and is made anew", cube_id, exc_info=error)
+                    break
+                # Another server dropped it or went on with it meanwhile: what it does is not to be dropped again.
+        await self._index.drop(cube_uid)
+        return await self._replay(cube_id, cube_uid, 0)
+
+    async def _replay(self, cube_id: str, cube_uid: str, indexed: int) -> int:
         while True:
 
             async def read(txn: Reader, after: int = indexed) -> tuple[int, IndexBatch] | None:

@@ -115,6 +115,6 @@ async def hear_of_others(
                 heads.moved(cube)
         if known is None or news.access != known.access:
             access.changed()
-        if known is not None and news.erased != known.erased:
+        if known is None or news.erased != known.erased:
             forget()
         known = news

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -134,7 +135,9 @@ class JobRunner:
             await asyncio.shield(asyncio.create_task(self._release(held), name=f"release {job.id}"))
 
     async def _keep(self, cube_id: str, job_id: str, owner: str) -> None:
-        """Makes a lease last, until it is cancelled; returns when the lease is no longer the owner's."""
+        """Makes a lease last, until it is cancelled; returns when the lease is no longer the owner's, or may not be:
+        whoever cannot reach the record does not know who has taken the job meanwhile."""
+        kept = time.monotonic()
 
         async def extend(txn: Writer) -> bool:
             row = await txn.job(cube_id, job_id)
@@ -145,13 +148,19 @@ class JobRunner:
             return True
 
         while True:
-            await asyncio.sleep(max(LEASE_S / 3, 0.1))
+            await asyncio.sleep(max(LEASE_S / 4, 0.1))
+            began = time.monotonic()
             try:
-                if not await self._store.write(extend):
+                async with asyncio.timeout(max(kept + LEASE_S * 0.9 - began, 0.0)):
+                    if not await self._store.write(extend):
+                        return
+                kept = began
+            except Exception as error:
+                if time.monotonic() >= kept + LEASE_S * 0.7:
+                    _LOG.warning("the lease of job %s could not be extended in time: %s", job_id, error)
                     return
-            except Exception:
-                # Whatever it is, it may pass before the lease is over; if not, who ends the job finds out.
-                _LOG.exception("the lease of job %s cannot be extended now", job_id)
+                # It may pass before the lease is over.
+                _LOG.warning("the lease of job %s cannot be extended now: %s", job_id, error)
 
     async def _release(self, held: Held) -> None:
         """Lets a held job run, unless it was ended."""
@@ -159,8 +168,9 @@ class JobRunner:
         # As a write, so that it comes behind the work's own, which goes on when its caller goes away.
         async def let_go(txn: Writer) -> bool:
             row = await txn.job(held.cube_id, held.id)
-            if not _is_held(row, held.owner):
+            if row is None or (row.lease_owner == held.owner and row.state != JOB_STATE_RUNNING):
                 return False
+            # Another server may have taken it over, and back what was there then: the rest is left to a second run.
             await txn.put_job(replace(row, state=JOB_STATE_PENDING, updated=now_us(), lease_owner="", lease_until=0))
             return True
 

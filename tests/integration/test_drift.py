@@ -12,6 +12,7 @@ from memos_server.errors import MipError
 from memos_server.mem_os.drift import DriftSweep
 from memos_server.telemetry.drift import IndexDrift
 from memos_server.telemetry.prometheus import drift_families
+from memos_server.vec_dbs.base import IndexBatch
 from tests.conftest import MakeWorld, World
 from tests.support.mip import text
 from tests.support.ports import free_port
@@ -64,6 +65,19 @@ async def test_an_index_that_was_lost_is_counted_once_and_made_anew(make_world: 
     assert await index_of(world).indexed_revision(uid) == 2
     await sweep.sweep()
     assert sweep.drift()[:4] == (0, 3, 0, 0)
+
+
+async def test_an_index_of_commits_that_the_record_lost_is_made_anew(make_world: MakeWorld) -> None:
+    world = await filled(make_world, 1)
+    uid = await uid_of(world, "c0")
+    # As after a record was restored from a backup, and the index was not.
+    await index_of(world).apply(uid, 384, IndexBatch(2, 9))
+    sweep = sweep_of(world)
+    await sweep.sweep()
+    assert sweep.drift()[:4] == (0, 1, 1, 7)
+    assert await index_of(world).indexed_revision(uid) == 2
+    await world.admin.AddMemories(parent="cubes/c0", memories=[text("a lighthouse")])
+    assert (await world.admin.SearchMemories(cubes=["cubes/c0"], query="lighthouse")).hits
 
 
 async def test_an_index_that_is_only_just_behind_is_no_drift(

@@ -10,6 +10,7 @@ import pytest
 
 from memos_server._pb.mip.v1.job_pb2 import JOB_STATE_CANCELLED, JOB_STATE_PENDING, JOB_STATE_SUCCEEDED
 from memos_server.api.status import from_exception
+from memos_server.errors import MipError
 from memos_server.graph_dbs.base import JobRow, RecordStore
 from memos_server.graph_dbs.sqlite import SqliteRecordStore
 from memos_server.mem_scheduler import jobs
@@ -118,3 +119,49 @@ async def test_a_job_that_was_cancelled_on_another_server_stops(
     assert (await job(store)).state == JOB_STATE_CANCELLED
     await runs.close()
     await cancels.close()
+
+
+async def test_a_server_that_cannot_extend_its_lease_stops_before_the_lease_is_over(
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LEASE_S", 0.6)
+    work = Work()
+    await put(store)
+    runner = server(store, "cut off", work)
+    running = asyncio.create_task(runner.run_now("c", "j"))
+    await asyncio.sleep(0.05)
+    write = store.write
+
+    async def nobody_answers(_: object) -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(store, "write", nobody_answers)
+    async with asyncio.timeout(0.58):
+        await running
+    monkeypatch.setattr(store, "write", write)
+    assert (work.began, work.ended) == (["cut off"], [])
+    await runner.close()
+
+
+async def test_what_a_holder_did_after_it_was_taken_over_is_taken_back_too(
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "LEASE_S", 0.2)
+    taken: list[str] = []
+
+    async def take_back(job: JobRow, progress: Progress) -> None:
+        taken.append(job.lease_owner)
+
+    holder, other = (JobRunner(store, name, from_exception, poll_s=0.02) for name in ("holder", "other"))
+    for runner in (holder, other):
+        runner.register("work", take_back, cancellable=False)
+    monkeypatch.setattr(holder, "_keep", lambda *_: asyncio.sleep(3600))
+    with pytest.raises(MipError):  # noqa: PT012  what the block does on its way out is what is tested
+        async with holder.holding(JobRow("c", "j", "work", JOB_STATE_PENDING, "principals/p", 1, 1)) as held:
+            await asyncio.sleep(0.3)
+            await other.run_now("c", "j")
+            assert taken == ["other"]
+            await store.write(held.finish)
+    assert taken == ["other", "holder"]
+    await holder.close()
+    await other.close()
