@@ -12,7 +12,7 @@ import pytest
 
 from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import JobRow, Kind, Reader, RequestKey, RequestRow, Writer
+from memos_server.graph_dbs.base import CommitRow, JobRow, Kind, Reader, RequestKey, RequestRow, Writer
 from memos_server.graph_dbs.neo4j import Neo4jRecordStore
 from memos_server.graph_dbs.neo4j.schema import MIGRATIONS, parts
 from tests.ports.records import OWNER, PURGED, append, change, commit, create, following, memory, relation, uid
@@ -213,6 +213,68 @@ async def test_work_on_two_cubes_in_opposite_orders_ends(servers: list[Neo4jReco
     await asyncio.gather(*[both(servers[place % 2], "ab" if place % 2 else "ba") for place in range(6)])
     for key in keys.values():
         assert await servers[0].read(lambda txn, k=key: number(txn, k)) == 48  # type: ignore[misc]
+
+
+async def test_work_on_a_cube_holds_up_no_other_cube_that_it_reads(servers: list[Neo4jRecordStore]) -> None:
+    key = await create(servers[0], "theirs", memory("n", "0"))
+    await create(servers[0], "mine")
+
+    async def work(txn: Writer) -> list[int]:
+        assert await txn.lock_cube("mine") is not None
+        found = [await number(txn, key)]
+        theirs = await txn.cube("theirs")
+        assert theirs is not None
+        # Another server changes it meanwhile, and what is read stays what it was.
+        async with asyncio.timeout(10):
+            await change(servers[1], "theirs", Kind.MEMORY, ["n"], words="1")
+        assert await txn.cube("theirs") == theirs
+        found.append(await number(txn, key))
+        # Whoever locks it sees it as it is now.
+        now = await txn.lock_cube("theirs")
+        assert now is not None
+        assert now.revision == theirs.revision + 1
+        await append(txn, "theirs", [memory("made")])
+        return [*found, await number(txn, key)]
+
+    assert await servers[0].write(work) == [0, 0, 1]
+    assert await servers[0].read(lambda txn: txn.misfits(key, 9)) == []
+
+
+async def test_work_begins_anew_when_a_cube_that_it_read_without_its_lock_has_changed(
+    servers: list[Neo4jRecordStore],
+) -> None:
+    key = await create(servers[0], "c", memory("n", "0"), memory("a", "PIN is 4417"))
+    ran: list[int] = []
+
+    async def add_one(txn: Writer) -> None:
+        ran.append(1)
+        found = (await txn.versions(key, Kind.MEMORY, ["n"]))["n"]
+        if len(ran) == 1:
+            await change(servers[1], "c", Kind.MEMORY, ["n"], words="5")
+        header = f"by hand {len(ran)}".encode()
+        cube = await txn.cube("c")
+        assert cube is not None
+        row = CommitRow(cube.revision + 1, hashlib.sha256(header).digest(), header, cube.head_time + 1, 1)
+        await txn.append(key, row, [following(found, words=str(int(found.payload) + 1))])
+
+    await servers[0].write(add_one)
+    assert len(ran) == 2
+    assert await servers[0].read(lambda txn: number(txn, key)) == 6
+
+    async def purge(txn: Writer) -> None:
+        found = (await txn.versions(key, Kind.MEMORY, ["a"]))["a"]
+        await append(txn, "c", [following(found, state=PURGED, erased=True)])
+        await txn.erase(key, [found.item])
+
+    async def look(txn: Writer) -> bytes:
+        ran.append(1)
+        assert await txn.cube("c") is not None
+        if len(ran) == 3:
+            await servers[1].write(purge)
+        return (await txn.versions(key, Kind.MEMORY, ["a"]))["a"].payload
+
+    assert await servers[0].write(look) == b""
+    assert len(ran) == 4
 
 
 async def test_what_is_purged_while_it_is_read_is_not_shown_as_empty(servers: list[Neo4jRecordStore]) -> None:

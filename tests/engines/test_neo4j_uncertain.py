@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from neo4j import AsyncSession
+from neo4j.exceptions import DatabaseUnavailable
 
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import AuditRow, JobRow, Kind, Reader, RequestKey, RequestRow, Writer
@@ -127,6 +129,35 @@ async def test_work_that_leaves_nothing_to_know_it_by_leaves_a_mark(
     assert len(await store.read(lambda txn: txn.audit_events("", 2**62, 9))) == 1
     assert await store.write(lambda txn: txn.forget_requests(2**62)) == 0
     assert await store.rows("MATCH (n:Unit) RETURN count(n)") == [[0]]
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_database_that_shuts_down_while_it_commits_may_have_committed(
+    store: Neo4jRecordStore, monkeypatch: pytest.MonkeyPatch, done: bool
+) -> None:
+    await create(store, "c")
+    execute = AsyncSession.execute_write
+    ran: list[int] = []
+
+    async def shut_down(session: AsyncSession, work: Any) -> None:
+        monkeypatch.setattr(AsyncSession, "execute_write", execute)
+        if done:
+            await execute(session, work)
+        else:
+            async with await session.begin_transaction() as transaction:
+                await work(transaction)
+                await transaction.rollback()
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(AsyncSession, "execute_write", shut_down)
+
+    async def work(txn: Writer) -> int:
+        ran.append(1)
+        return await append(txn, "c", [memory("a")])
+
+    assert await store.write(work) == 2
+    assert len(ran) == (1 if done else 2)
+    assert await heads(store) == (2, ["a"])
 
 
 async def test_another_servers_commit_in_the_meantime_is_not_taken_for_ones_own(

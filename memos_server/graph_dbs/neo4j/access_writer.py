@@ -9,7 +9,7 @@ from typing import Any, Final
 from memos_server.graph_dbs.base import GrantRow, JobRow, PrincipalRow
 from memos_server.graph_dbs.neo4j.access_reader import LOCKED_JOB
 from memos_server.graph_dbs.neo4j.reader import Neo4jReader
-from memos_server.graph_dbs.neo4j.statements import Statements
+from memos_server.graph_dbs.neo4j.statements import LongStatements
 
 Number = Callable[[str], Awaitable[int]]
 """Returns the next number of a counter, in a transaction of its own."""
@@ -33,7 +33,7 @@ _PUT_JOB: Final = """MERGE (j:Job {cube_id: $cube_id, id: $id}) SET j += $row
 class AccessWriter(Neo4jReader):
     """The part of a Writer that concerns access and jobs."""
 
-    def __init__(self, statements: Statements, number: Number) -> None:
+    def __init__(self, statements: LongStatements, number: Number) -> None:
         """Writes through `statements`, numbering principals and grants with `number`."""
         super().__init__(statements)
         self._number = number

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, cast
 
-from neo4j.exceptions import DriverError, Neo4jError
-
 from memos_server.errors import MipError
 from memos_server.graph_dbs import moving
 from memos_server.graph_dbs.base import ChangeRow, Reader, RecordStore
 from memos_server.graph_dbs.moving import LooseKey, LooseRow, Table
+from memos_server.graph_dbs.neo4j.faults import FAULTS
 from memos_server.graph_dbs.neo4j.reader import Neo4jReader
 from memos_server.graph_dbs.neo4j.shapes import COLUMNS, CONTENT, CURRENT, WHOLE, to_version
 
@@ -233,5 +232,5 @@ def _statement(statements: Mapping[Table, str], table: Table) -> str:
 async def _rows(record: _Record, query: str, /, **parameters: Any) -> list[list[Any]]:
     try:
         return await record.rows(query, **parameters)
-    except (Neo4jError, DriverError) as error:
+    except FAULTS as error:
         raise record._explained(error) from error

@@ -83,8 +83,11 @@ def is_lost(error: BaseException) -> bool:
 
 def is_uncertain(error: BaseException) -> bool:
     """Returns whether an error met while a commit was awaited leaves open whether it took effect."""
-    return isinstance(error, IncompleteCommit | SessionExpired | DatabaseError | NoAnswerError) or (
-        isinstance(error, DriverError) and not isinstance(error, ConfigurationError)
+    # A database that shuts down says that it is unavailable, also where the transaction was in its log by then.
+    return (
+        _is_away(error)
+        or isinstance(error, IncompleteCommit | SessionExpired | DatabaseError | NoAnswerError)
+        or (isinstance(error, DriverError) and not isinstance(error, ConfigurationError))
     )
 
 

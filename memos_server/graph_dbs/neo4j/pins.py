@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from memos_server.graph_dbs.base import CommitRow, CubeRow
-from memos_server.graph_dbs.neo4j.shapes import CUBE, HEAD, WHOLE, Held, damaged, to_held
+from memos_server.graph_dbs.neo4j.shapes import CUBE, HEAD, WHOLE, Held, OvertakenError, damaged, to_held
 from memos_server.graph_dbs.neo4j.statements import Statements
 
 BY_ID: Final = f"MATCH (u:Cube {{id: $id}}) {HEAD} RETURN {CUBE}, {WHOLE}"
@@ -86,31 +86,56 @@ class Pins:
 
 
 class LockedCubes(Pins):
-    """The cubes of a writer: each is locked when it is first read, and then seen as the writer has left it."""
+    """The cubes of a writer: what it locks is seen as the writer has left it, and others as a reader sees them.
 
-    async def by_id(self, cube_id: str) -> CubeRow | None:
+    Reading takes no lock: what a caller names may lie in a cube that it has no right to hold up.
+    """
+
+    def __init__(self, statements: Statements) -> None:
+        """Reads through `statements`, those of the writer's transaction."""
+        super().__init__(statements)
+        self._locked: set[int] = set()
+
+    async def lock(self, cube_id: str) -> CubeRow | None:
         """Returns a cube as it is now; its lock is held from then on."""
         key = self._keys.get(cube_id)
-        if key is None:
+        if key is None or key not in self._locked:
+            # What was read of it before may be older: who locks a cube reads what it depends on after that.
             held = await self._read(_LOCK_ID, id=cube_id)
+            return None if held is None else self._take(held).row
+        return await self.by_id(cube_id)
+
+    async def by_id(self, cube_id: str) -> CubeRow | None:
+        """Returns a cube: one that is locked as it is now, another as it was when the unit first read it."""
+        key = self._keys.get(cube_id)
+        if key is None:
+            held = await self._read(BY_ID, id=cube_id)
             return None if held is None else self._pin(held).row
         held = self._by_key[key]
         if held.row is None and held.revision:
             held.row = await self._again(key)
         return held.row
 
-    async def head(self, cube: int) -> int:
-        """Returns the revision of a cube's head; its lock is held from then on."""
-        held = await self.held(cube)
-        return 0 if held is None else held.revision
-
     async def held(self, cube: int) -> Held | None:
-        """Returns a cube, locked."""
+        """Returns a cube that is to be changed, locked.
+
+        Raises:
+            OvertakenError: It has been read without its lock, and has changed since.
+        """
         held = self._by_key.get(cube)
-        if held is None:
-            read = await self._read(_LOCK_KEY, key=cube)
-            held = None if read is None else self._pin(read)
-        return held
+        if held is not None and cube in self._locked:
+            return held
+        read = await self._read(_LOCK_KEY, key=cube)
+        if read is None:
+            return None
+        if held is not None and held.revision != read.revision:
+            raise OvertakenError
+        return self._take(read)
+
+    def _take(self, held: Held) -> Held:
+        self._by_key.pop(held.key, None)
+        self._locked.add(held.key)
+        return self._pin(held)
 
     async def after(self, after: int, limit: int) -> Sequence[CubeRow]:
         """Returns cubes with a key above `after`, in order: those of the writer as it left them, others as they are."""
@@ -123,6 +148,7 @@ class LockedCubes(Pins):
         """Notes a cube that the writer has made."""
         self._keys[cube_id] = key
         self._by_key[key] = Held(key, None, 0, 0, 0, 0)
+        self._locked.add(key)
 
     def moved(self, cube: int, commit: CommitRow, items: int, versions: int, *, settings: bool) -> None:
         """Notes a commit of the writer.

@@ -34,7 +34,7 @@ from memos_server.graph_dbs.neo4j.shapes import (
     to_version,
 )
 from memos_server.graph_dbs.neo4j.soundness import misfits
-from memos_server.graph_dbs.neo4j.statements import Statements, chunks
+from memos_server.graph_dbs.neo4j.statements import LongStatements, chunks
 
 _ALL: Final = 2**31 - 1
 """A LIMIT that is none."""
@@ -150,9 +150,10 @@ _EDGES: Final = {
 class Neo4jReader(AccessReader):
     """Reads through some statements, each cube at the head that it had when it was first read."""
 
-    def __init__(self, statements: Statements) -> None:
+    def __init__(self, statements: LongStatements) -> None:
         """Reads through `statements`."""
         super().__init__(statements)
+        self._long = statements
         self._pins = Pins(statements)
 
     async def _head(self, cube: int) -> int:
@@ -389,7 +390,7 @@ class Neo4jReader(AccessReader):
 
     async def misfits(self, cube: int, limit: int) -> Sequence[Misfit]:
         """See Reader."""
-        return await misfits(self._statements, cube, await self._head(cube), limit)
+        return await misfits(self._long, cube, await self._head(cube), limit)
 
     async def forks_of(self, cube_uid: str) -> Sequence[str]:
         """See Reader."""

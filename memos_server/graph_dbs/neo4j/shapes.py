@@ -62,6 +62,15 @@ class PurgedMeanwhileError(Exception):
     """What is to be read at a revision was erased by a later one, so that the snapshot cannot be held."""
 
 
+class OvertakenError(Exception):
+    """A unit of work is to change a cube that it has read without its lock, and that has changed since."""
+
+
+def overtaken() -> MipError:
+    """Returns the error of work whose snapshot could not be held, however often it was begun anew."""
+    return MipError("BACKEND_UNAVAILABLE", "what is read was changed meanwhile; try again", retry_after_s=0.1)
+
+
 def to_version(row: Sequence[Any], pin: int) -> Version:
     """Builds a Version from the columns of WHOLE or BARE.
 

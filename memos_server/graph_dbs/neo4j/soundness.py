@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from memos_server._pb.mip.v1.commit_pb2 import Change
 from memos_server.graph_dbs.base import OPEN, Kind, Misfit, relative_name
 from memos_server.graph_dbs.neo4j.shapes import KIND_LABELS, first_handle
-from memos_server.graph_dbs.neo4j.statements import Statements
+from memos_server.graph_dbs.neo4j.statements import LongStatements, Statements
 
 _STEP: Final = 500
 
@@ -73,7 +73,7 @@ _STRAY: Final[Mapping[str, str]] = {
 }
 
 
-async def misfits(statements: Statements, cube: int, pin: int, limit: int) -> list[Misfit]:
+async def misfits(statements: LongStatements, cube: int, pin: int, limit: int) -> list[Misfit]:
     """Returns the misfits of a cube up to a revision; see `Reader.misfits`."""
     found: list[Misfit] = []
     async for misfit in _all(statements, cube, pin, limit):
@@ -83,7 +83,7 @@ async def misfits(statements: Statements, cube: int, pin: int, limit: int) -> li
     return found
 
 
-async def _all(statements: Statements, cube: int, pin: int, limit: int) -> AsyncIterator[Misfit]:
+async def _all(statements: LongStatements, cube: int, pin: int, limit: int) -> AsyncIterator[Misfit]:
     for row in await statements.rows(_CUBE, cube=cube):
         if not isinstance(row[0], str | None):
             yield Misfit("state", "", 0, "the cube's node holds a value of another type")
@@ -102,11 +102,11 @@ async def _all(statements: Statements, cube: int, pin: int, limit: int) -> Async
     async for row in _paged(statements, _BLOBS, "", cube=cube):
         for misfit in _blob(row):
             yield misfit
-    for row in await statements.rows(_FOREIGN_BLOBS, cube=cube, first=first, end=end, limit=limit):
+    for row in await statements.long_rows(_FOREIGN_BLOBS, cube=cube, first=first, end=end, limit=limit):
         yield Misfit("blob", f"blobs/{row[0]}", 0, "the blob is kept for a content that the cube does not have")
-    for row in await statements.rows(_PROOFS, cube=cube, limit=limit):
+    for row in await statements.long_rows(_PROOFS, cube=cube, limit=limit):
         yield Misfit("blob", f"blobs/{row[0]}", 0, "somebody has shown to have the blob, which the cube does not hold")
-    for row in await statements.rows(_UNRELATED, first=first, end=end, pin=pin, limit=limit):
+    for row in await statements.long_rows(_UNRELATED, first=first, end=end, pin=pin, limit=limit):
         name = relative_name(Kind.RELATION, str(row[0]))
         yield Misfit("state", name, row[1], "the relation is no relationship between its memories")
 
@@ -229,9 +229,9 @@ def _name(kind: Any, id_: object) -> str:
     return relative_name(Kind(kind), str(id_)) if kind in tuple(Kind) else f"items/{id_}"
 
 
-async def stray_nodes(statements: Statements) -> AsyncIterator[str]:
+async def stray_nodes(statements: LongStatements) -> AsyncIterator[str]:
     """Yields, in words, which nodes belong to nothing."""
     for what, query in _STRAY.items():
-        ((count,),) = await statements.rows(query)
+        ((count,),) = await statements.long_rows(query)
         if count:
             yield f"nodes that belong to nothing: {count} {what}"

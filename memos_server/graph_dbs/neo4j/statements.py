@@ -26,6 +26,8 @@ _CHUNK_BYTES: Final = 4 * 2**20
 _READ_TRIES: Final = 4
 READ_TIMEOUT_S: Final = 60.0
 """How long the database works on one statement of a reader."""
+CHECK_TIMEOUT_S: Final = 600.0
+"""How long it works on one that looks at all nodes of a sort, of which there may be millions."""
 WRITE_TIMEOUT_S: Final = 150.0
 """How long a writer waits for one statement, which may wait for the cube's lock."""
 _ON_THE_WAY_S: Final = 5.0
@@ -40,6 +42,13 @@ class Statements(Protocol):
         """Returns the rows of a statement; the text is constant, what varies are parameters."""
 
 
+class LongStatements(Statements, Protocol):
+    """Runs Cypher that may take long, too."""
+
+    async def long_rows(self, query: str, /, **parameters: Any) -> list[list[Any]]:
+        """Returns the rows of a statement that looks at all nodes of a sort, and may take minutes."""
+
+
 class ReadStatements:
     """Runs each statement in a transaction of its own, again where the connection or another transaction failed it."""
 
@@ -50,11 +59,18 @@ class ReadStatements:
 
     async def rows(self, query: str, /, **parameters: Any) -> list[list[Any]]:
         """See Statements."""
+        return await self._rows(query, READ_TIMEOUT_S, parameters)
+
+    async def long_rows(self, query: str, /, **parameters: Any) -> list[list[Any]]:
+        """See Statements."""
+        return await self._rows(query, CHECK_TIMEOUT_S, parameters)
+
+    async def _rows(self, query: str, timeout_s: float, parameters: dict[str, Any]) -> list[list[Any]]:
         # A caller that goes away closes its connection, and with it the statement; this is for one that hangs.
-        limited = Query(query, timeout=READ_TIMEOUT_S)
+        limited = Query(query, timeout=timeout_s)
         for attempt in range(_READ_TRIES):
             try:
-                async with self._slots, answering(self._session, READ_TIMEOUT_S + _ON_THE_WAY_S):
+                async with self._slots, answering(self._session, timeout_s + _ON_THE_WAY_S):
                     result = await self._session.run(limited, parameters)
                     return await result.values()
             except Exception as error:
@@ -74,7 +90,14 @@ class TransactionStatements:
 
     async def rows(self, query: str, /, **parameters: Any) -> list[list[Any]]:
         """See Statements."""
-        async with answering(self._session, WRITE_TIMEOUT_S):
+        return await self._rows(query, WRITE_TIMEOUT_S, parameters)
+
+    async def long_rows(self, query: str, /, **parameters: Any) -> list[list[Any]]:
+        """See Statements."""
+        return await self._rows(query, CHECK_TIMEOUT_S, parameters)
+
+    async def _rows(self, query: str, timeout_s: float, parameters: dict[str, Any]) -> list[list[Any]]:
+        async with answering(self._session, timeout_s):
             result = await self._transaction.run(query, parameters)
             return await result.values()
 

@@ -252,6 +252,7 @@ class Neo4jRecordStore(MovingRecord):
         try:
             async with self._ready().session(database=self._endpoint.database) as session:
                 wrong = await strangers(session)
-            return [*wrong, *[found async for found in stray_nodes(self)]]
+                statements = ReadStatements(session, self._beside)
+                return [*wrong, *[found async for found in stray_nodes(statements)]]
         except FAULTS as error:
             raise self._explained(error) from error

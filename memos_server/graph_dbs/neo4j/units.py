@@ -20,6 +20,7 @@ from memos_server.graph_dbs.neo4j.evidence import Evidence
 from memos_server.graph_dbs.neo4j.faults import FAULTS, RETRY_AFTER_S, explained, is_conflict, is_lost, is_uncertain
 from memos_server.graph_dbs.neo4j.reader import REQUEST, request_parameters
 from memos_server.graph_dbs.neo4j.sequences import AuditClock
+from memos_server.graph_dbs.neo4j.shapes import OvertakenError, PurgedMeanwhileError, overtaken
 from memos_server.graph_dbs.neo4j.statements import Statements, TransactionStatements, answering, pause
 from memos_server.graph_dbs.neo4j.writer import Neo4jWriter
 
@@ -98,8 +99,12 @@ class Units:
                     if not attempt.evidence.found or await self._took_effect(attempt.evidence, error):
                         return attempt.results[0]
                     # It did not, which is sure now; whether to try again depends on what it was.
-                    if isinstance(error, Neo4jError) or elapsed >= _CONFLICTS_S:
+                    passes = is_lost(error) or not isinstance(error, Neo4jError)
+                    if not passes or elapsed >= _CONFLICTS_S:
                         raise self._explained(error) from error
+                elif isinstance(error, OvertakenError | PurgedMeanwhileError):
+                    if elapsed >= _CONFLICTS_S:
+                        raise overtaken() from error
                 elif isinstance(error, FAULTS):
                     conflict = is_conflict(error) and elapsed < _CONFLICTS_S and constraints <= _CONSTRAINTS
                     if not conflict and not (is_lost(error) and elapsed < _LOST_S):

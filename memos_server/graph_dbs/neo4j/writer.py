@@ -29,7 +29,7 @@ from memos_server.graph_dbs.neo4j.pins import LockedCubes
 from memos_server.graph_dbs.neo4j.reader import request_parameters
 from memos_server.graph_dbs.neo4j.sequences import AuditClock
 from memos_server.graph_dbs.neo4j.shapes import KIND_LABELS, damaged
-from memos_server.graph_dbs.neo4j.statements import Statements, batches, chunks
+from memos_server.graph_dbs.neo4j.statements import LongStatements, Statements, batches, chunks
 
 _NEW_CUBE: Final = """CREATE (:Cube {id: $id, uid: $uid, key: $key, owner: $owner, head: [0, 0], create_time: 0,
     items: 0, versions: 0, locked: true})"""
@@ -109,7 +109,7 @@ class Neo4jWriter(AccessWriter):
         evidence: What tells afterwards whether the transaction took effect.
     """
 
-    def __init__(self, statements: Statements, outside: Statements, number: Number, clock: AuditClock) -> None:
+    def __init__(self, statements: LongStatements, outside: Statements, number: Number, clock: AuditClock) -> None:
         """Writes in a transaction.
 
         Args:
@@ -139,6 +139,12 @@ class Neo4jWriter(AccessWriter):
             await self._write_last()
         return await self._open.rows(query, **parameters)
 
+    async def long_rows(self, query: str, /, **parameters: Any) -> list[list[Any]]:
+        """Runs a long statement after what waits has been written."""
+        if self._waits():
+            await self._write_last()
+        return await self._open.long_rows(query, **parameters)
+
     def _waits(self) -> bool:
         return bool(self._heads or self._requests or self._audits)
 
@@ -163,7 +169,7 @@ class Neo4jWriter(AccessWriter):
 
     async def lock_cube(self, cube_id: str) -> CubeRow | None:
         """See Writer."""
-        return await self._cubes.by_id(cube_id)
+        return await self._cubes.lock(cube_id)
 
     async def insert_cube(self, cube_id: str, uid: str, owner: str) -> int:
         """See Writer."""
