@@ -262,7 +262,7 @@ async def _catch_up(source: Side, target: Side, report: Report, progress: Progre
         copied = await _pass(source, target, report, progress)
         if turn == 0:
             # While there is time: the last pass then finds most of it done.
-            await _equal(source, target, progress)
+            await _equal(source, target, progress, last=False)
         if once or copied.commits <= _LITTLE:
             return
 
@@ -283,14 +283,14 @@ async def _pass(source: Side, target: Side, report: Report, progress: Progress) 
     return copied
 
 
-async def _equal(source: Side, target: Side, progress: Progress) -> None:
+async def _equal(source: Side, target: Side, progress: Progress, *, last: bool) -> None:
     """Makes what lies beside the logs equal, and erases the bytes of blobs that the source has erased."""
     progress.stage("copying access, requests, audit and jobs", None)
     if not _same_blobs(source, target):
         # First, while the target's rows still name them.
         uids = {head.id: head.uid for head in await heads(target.store)}
         await drop_blobs(source.store, target.store, target.blobs, uids)
-    await equal_rows(source.store, target.store)
+    await equal_rows(source.store, target.store, last=last)
 
 
 def _same_blobs(source: Side, target: Side) -> bool:
@@ -343,7 +343,7 @@ async def _last_pass(source: Side, target: Side, report: Report, progress: Progr
     for _ in range(_LAST_PASSES):
         if not (await _pass(source, target, report, progress)).commits:
             break
-    await _equal(source, target, progress)
+    await _equal(source, target, progress, last=True)
     # What was copied before it was purged must not stay in the target's files either.
     for _ in range(_COMPACTIONS):
         if await target.store.compact():
@@ -359,7 +359,7 @@ async def _last_pass(source: Side, target: Side, report: Report, progress: Progr
             if moved_on
             else "Run `memos doctor` on the source; if it is sound, begin anew with an empty target, and report this.",
         )
-    if not source.alone and await heads(source.store) != await heads(target.store):
+    if not source.alone and sorted(await heads(source.store)) != sorted(await heads(target.store)):
         raise SetupError(
             "A server wrote to the source while it was compared.",
             "Stop all servers of the source, and run the same command again.",

@@ -7,7 +7,7 @@ source has no more is dropped. Doing it again changes nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -16,13 +16,20 @@ from memos_server.blob_stores.base import BlobStore
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import PrincipalRow, Reader, RecordStore, Writer
 from memos_server.graph_dbs.moving import LooseKey, LooseRow, MovingStore, Table, before_all, key_of
-from memos_server.migrate_logs import patiently
+from memos_server.migrate_logs import heads, patiently
 
 _STEP: Final = 1000
 _GRANTS: Final = 500
 """How many grants are written in one transaction."""
 
 _EQUALLED: Final = (Table.REQUESTS, Table.REVOKED_TOKENS, Table.JOBS, Table.BLOBS, Table.BLOB_PROOFS)
+
+_OF_CUBES: Final = (Table.BLOBS, Table.BLOB_PROOFS)
+"""The tables of which a store takes no row of a cube that it has not."""
+
+_LATE: Final = 3600 * 1_000_000 << 10
+"""How far back audit events are looked at again: an hour, as a store of many servers numbers them. One that numbers
+them one by one has so few that this is from the beginning."""
 
 DIGESTED: Final = (*_EQUALLED, Table.AUDIT_EVENTS)
 """The tables whose rows are the same on both sides, keys included."""
@@ -58,19 +65,27 @@ async def principals(store: RecordStore) -> list[PrincipalRow]:
         after = rows[-1].key
 
 
-async def equal_rows(source: MovingStore, target: MovingStore) -> None:
+async def equal_rows(source: MovingStore, target: MovingStore, *, last: bool) -> None:
     """Makes all rows beside the logs of the target those of the source.
 
-    The cubes that rows name exist in the target.
+    Args:
+        source: The source's record.
+        target: The target's.
+        last: Whether nobody writes to the source, so that all cubes that rows name exist in the target. Otherwise, rows
+            of cubes that it does not have yet, and audit events that are late, are left to the last pass.
 
     Raises:
         MipError: A side is away, full or damaged.
     """
+    cubes = None if last else {head.id for head in await heads(target)}
     await _equal_principals(source, target)
     await _equal_grants(source, target)
-    await _equal_audit(source, target)
+    if last:
+        await _equal_table(source, target, Table.AUDIT_EVENTS)
+    else:
+        await _add_audit(source, target)
     for table in _EQUALLED:
-        await _equal_table(source, target, table)
+        await _equal_table(source, target, table, cubes if table in _OF_CUBES else None)
 
 
 async def _equal_principals(source: MovingStore, target: MovingStore) -> None:
@@ -116,26 +131,38 @@ async def _equal_grants(source: MovingStore, target: MovingStore) -> None:
         await patiently(partial(target.write, write))
 
 
-async def _equal_audit(source: MovingStore, target: MovingStore) -> None:
-    # Events are only ever added, so the target's last one says where to go on.
-    last = await _last_event(target)
-    async for page in pages(source, Table.AUDIT_EVENTS, last):
-        await patiently(partial(target.put_loose_rows, Table.AUDIT_EVENTS, page))
+async def _add_audit(source: MovingStore, target: MovingStore) -> None:
+    # Events are only ever added, so the target's last one says where to go on; but where many servers write, one can
+    # become visible after others with higher numbers, so that those shortly before it are looked at again.
+    last = max(await _last_event(target) - _LATE, 0)
+    await _put_table(source, target, Table.AUDIT_EVENTS, after=(last,))
 
 
-async def _last_event(store: MovingStore) -> LooseKey:
+async def _last_event(store: MovingStore) -> int:
     async def read(txn: Reader) -> int:
         rows = await txn.audit_events("", 2**62, 1)
         return rows[0].sequence if rows else 0
 
-    return (await patiently(partial(store.read, read)),)
+    return await patiently(partial(store.read, read))
 
 
-async def _equal_table(source: MovingStore, target: MovingStore, table: Table) -> None:
-    async for page in pages(source, table):
-        there = await _by_key(target, table, page)
-        if changed := [row for row in page if there.get(key_of(table, row)) != row]:
+async def _put_table(
+    source: MovingStore,
+    target: MovingStore,
+    table: Table,
+    *,
+    after: LooseKey | None = None,
+    cubes: Set[str] | None = None,
+) -> None:
+    async for page in pages(source, table, after):
+        wanted = page if cubes is None else [row for row in page if row[0] in cubes]
+        there = await _by_key(target, table, wanted)
+        if changed := [row for row in wanted if there.get(key_of(table, row)) != row]:
             await patiently(partial(target.put_loose_rows, table, changed))
+
+
+async def _equal_table(source: MovingStore, target: MovingStore, table: Table, cubes: Set[str] | None = None) -> None:
+    await _put_table(source, target, table, cubes=cubes)
     async for page in pages(target, table):
         here = await _by_key(source, table, page)
         if gone := [key_of(table, row) for row in page if key_of(table, row) not in here]:

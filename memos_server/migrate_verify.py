@@ -86,9 +86,10 @@ async def compare(
         MipError: A side is away.
     """
     verdict = Verdict()
-    ours, theirs = await heads(source), await heads(target)
+    # By their ids: where many servers make cubes, one can become visible after another that was made later.
+    ours, theirs = sorted(await heads(source)), sorted(await heads(target))
     if [head.id for head in ours] != [head.id for head in theirs]:
-        verdict.differences.append("the cubes are not the same, or not in the same order")
+        verdict.differences.append("the cubes are not the same")
         return verdict
     gate = asyncio.Semaphore(at_once)
 
@@ -250,14 +251,15 @@ async def _compare_tables(source: MovingStore, target: MovingStore, verdict: Ver
             verdict.differences.append(
                 f"the {table.value} are not the same: {here.rows} in the source, {there.rows} in the target"
             )
-    for name, both in (
-        (PRINCIPALS, [[(r.id, r.display_name, r.created, r.disabled) for r in await principals(side)]
-                      for side in (source, target)]),
-        (GRANTS, [await grants(side) for side in (source, target)]),
+    for name, both, order in (
+        # As for cubes, by their ids.
+        (PRINCIPALS, [sorted((r.id, r.display_name, r.created, r.disabled) for r in await principals(side))
+                      for side in (source, target)], ""),
+        (GRANTS, [await grants(side) for side in (source, target)], ", or not in the same order"),
     ):  # fmt: skip
         verdict.tables[name] = digest_in_order(both[1])
         if both[0] != both[1]:
-            verdict.differences.append(f"the {name} are not the same, or not in the same order")
+            verdict.differences.append(f"the {name} are not the same{order}")
 
 
 async def _read_blobs(store: MovingStore, blobs: BlobStore, uids: Mapping[str, str], verdict: Verdict) -> None:

@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from memos_server import migrate_logs
+from memos_server import migrate_logs, migrate_rows
 from memos_server.blob_stores.filesystem import blob_path
 from memos_server.configs.errors import SetupError
 from memos_server.configs.settings import Settings
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import Writer
+from memos_server.graph_dbs.base import RecordStore, Writer
+from memos_server.graph_dbs.moving import Table
 from memos_server.graph_dbs.sqlite import SqliteRecordStore
 from memos_server.migrate import migrate
 from memos_server.migrate_sides import target_settings
@@ -265,11 +266,58 @@ async def test_rows_that_went_astray_in_the_target_are_set_right(make_world: Mak
             "INSERT INTO jobs SELECT cube, 'stray', kind, 1, principal, 0, 0, 0, 0, '', '', '', 0 FROM jobs LIMIT 1"
         )
         db.execute("DELETE FROM audit_events WHERE sequence = (SELECT max(sequence) FROM audit_events)")
+        # As one that became visible in the source after later ones had been copied.
+        db.execute("DELETE FROM audit_events WHERE sequence = (SELECT min(sequence) FROM audit_events)")
     for digest in (tmp_path / "there" / "blobs").rglob("*"):
         if digest.is_file():
             digest.unlink()
     assert (await moved(world.data, tmp_path / "there")).finished
     assert await told_by(tmp_path / "there") == expected
+
+
+async def test_cubes_that_became_visible_in_another_order_than_they_were_made_in_are_the_same(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await filled(make_world)
+    in_order = migrate_logs.heads
+
+    async def backwards(store: RecordStore) -> list[migrate_logs.Head]:
+        return (await in_order(store))[::-1]
+
+    monkeypatch.setattr(migrate_logs, "heads", backwards)
+    assert (await moved(world.data, tmp_path / "there")).finished
+    ours, theirs = [], []
+    for data, found in ((world.data, ours), (tmp_path / "there", theirs)):
+        with closing(sqlite3.connect(data / "record.sqlite")) as db:
+            found += [id_ for (id_,) in db.execute("SELECT id FROM cubes ORDER BY key")]
+    assert len(ours) > 1
+    assert theirs == ours[::-1]
+
+
+async def test_rows_of_cubes_that_the_target_does_not_have_yet_and_late_events_come_with_the_last_pass(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = await filled(make_world)
+    (tmp_path / "there").mkdir()
+    ours, theirs = SqliteRecordStore(str(world.data)), SqliteRecordStore(str(tmp_path / "there"))
+    await ours.open()
+    await theirs.open()
+    try:
+        events = await ours.loose_rows(Table.AUDIT_EVENTS, (0,), 999)
+        await theirs.put_loose_rows(Table.AUDIT_EVENTS, events[1:])
+        assert await ours.loose_rows(Table.BLOBS, ("", ""), 9)
+        await migrate_rows.equal_rows(ours, theirs, last=False)
+        assert await theirs.loose_rows(Table.BLOBS, ("", ""), 9) == []
+        assert await theirs.loose_rows(Table.AUDIT_EVENTS, (0,), 999) == events
+        await migrate_logs.copy_logs(ours, theirs, lambda _: None, 1)
+        await migrate_rows.equal_rows(ours, theirs, last=True)
+        for table, first in ((Table.BLOBS, ("", "")), (Table.BLOB_PROOFS, ("", "", "")), (Table.AUDIT_EVENTS, (0,))):
+            rows = await ours.loose_rows(table, first, 999)
+            assert rows
+            assert await theirs.loose_rows(table, first, 999) == rows
+    finally:
+        await ours.close()
+        await theirs.close()
 
 
 async def test_a_blob_that_the_source_has_lost_is_named(make_world: MakeWorld, tmp_path: Path) -> None:
