@@ -18,7 +18,7 @@ from memos_server.mem_os.context import Call, Mos, existing_cube, in_use
 from memos_server.mem_os.embedding import embed_missing, take_all_supplied
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import commit_of, memory_message, own_commit, visible_memories
-from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivity, off_loop
+from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivities, off_loop
 
 
 async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> AddMemoriesResponse:
@@ -128,9 +128,9 @@ async def new_versions(txn: Writer, call: Call, cube: CubeRow, drafts: list[Draf
     """
     await check_references(txn, call, cube, drafts)
     view = call.view(cube.id)
+    labels = await inherited_sensitivities(txn, call, cube, [(item.message, item.sensitivity) for item in drafts])
     versions = []
-    for item, salt in zip(drafts, new_salts(len(drafts)), strict=True):
-        label = await inherited_sensitivity(txn, call, cube, item.message, item.sensitivity)
+    for item, salt, label in zip(drafts, new_salts(len(drafts)), labels, strict=True):
         require_level(view, label, cube.id, item.id)
         versions.append(
             added(

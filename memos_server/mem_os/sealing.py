@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,6 +27,8 @@ _INLINE = 8
 _INLINE_CHARACTERS = 2000
 """Up to so many memories, of so many characters each, are checked on the event loop; more would hold it for longer than
 a millisecond."""
+_SOURCES = 200
+"""How many memories that others derive from are looked up at once."""
 _ENVELOPE = [field.name for field in Memory.DESCRIPTOR.fields if field.number >= 32]
 
 
@@ -147,20 +149,51 @@ async def check_references(
 async def inherited_sensitivity(txn: Reader, call: Call, cube: CubeRow, memory: Memory, asked: int) -> int:
     """Returns the label of a new version: what was asked for, but at least that of every memory that it derives from;
     SENSITIVITY_INTERNAL when nothing was asked for."""
-    label = asked or SENSITIVITY_INTERNAL
-    if not memory.provenance:
-        return label
-    sources: dict[str, set[str]] = {}
-    for item in memory.provenance:
-        if item.kind == PROVENANCE_KIND_MEMORY and names.matches(FORMAT_MEMORY_NAME, item.source):
-            cube_id, memory_id = names.parse_memory(item.source)
-            sources.setdefault(cube_id, set()).add(memory_id)
-    for cube_id, ids in sources.items():
-        source_cube = cube if cube_id == cube.id else await txn.cube(cube_id)
-        if source_cube is None:
+    return (await inherited_sensitivities(txn, call, cube, [(memory, asked)]))[0]
+
+
+async def inherited_sensitivities(
+    txn: Reader, call: Call, cube: CubeRow, memories: Sequence[tuple[Memory, int]]
+) -> list[int]:
+    """Returns the labels of new versions, as `inherited_sensitivity` does of one; each source is looked up once.
+
+    Args:
+        txn: The transaction.
+        call: Who asks.
+        cube: The cube of the memories.
+        memories: Each with the label that was asked for, 0 for none.
+    """
+    sources = [_sources(memory) for memory, _ in memories]
+    known = await _labels(txn, call, cube, {source for each in sources for source in each})
+    return [
+        max(asked or SENSITIVITY_INTERNAL, *(known.get(source, 0) for source in each), 0)
+        for (_, asked), each in zip(memories, sources, strict=True)
+    ]
+
+
+def _sources(memory: Memory) -> set[tuple[str, str]]:
+    """Returns the (cube, id) of the memories that a memory derives from."""
+    return {
+        names.parse_memory(item.source)
+        for item in memory.provenance
+        if item.kind == PROVENANCE_KIND_MEMORY and names.matches(FORMAT_MEMORY_NAME, item.source)
+    }
+
+
+async def _labels(txn: Reader, call: Call, cube: CubeRow, sources: Set[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Returns the labels of those memories that the caller sees. What the caller cannot see, it cannot derive from; a
+    label that rose for it would tell of it."""
+    by_cube: dict[str, list[str]] = {}
+    for cube_id, memory_id in sorted(sources):
+        by_cube.setdefault(cube_id, []).append(memory_id)
+    found: dict[tuple[str, str], int] = {}
+    for cube_id, ids in by_cube.items():
+        row = cube if cube_id == cube.id else await txn.cube(cube_id)
+        if row is None:
             continue
         view = call.view(cube_id)
-        # What the caller cannot see, it cannot derive from; a label that rose for it would tell of it.
-        for version in (await txn.versions(source_cube.key, Kind.MEMORY, ids)).values():
-            label = max(label, version.sensitivity) if view.sees(version) else label
-    return label
+        # In steps, as what is found comes with its content.
+        for start in range(0, len(ids), _SOURCES):
+            versions = await txn.versions(row.key, Kind.MEMORY, ids[start : start + _SOURCES])
+            found.update(((cube_id, id_), each.sensitivity) for id_, each in versions.items() if view.sees(each))
+    return found
