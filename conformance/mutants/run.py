@@ -1,6 +1,7 @@
 """Runs the mutants.
 
     python -m conformance.mutants.run              each mutant against the checks that kills.yaml names for it
+    python -m conformance.mutants.run --share 3    a third of them, each day another one
     python -m conformance.mutants.run --all        each mutant against the whole suite; takes hours
     python -m conformance.mutants.run --write      finds out which checks find which mutant, and writes kills.yaml
     python -m conformance.mutants.run --only 'another-reason/*'
@@ -11,6 +12,7 @@ Exit status 1 when a mutant survives, when a check that should find it does not,
 from __future__ import annotations
 
 import argparse
+import datetime
 import fnmatch
 import sys
 from collections import defaultdict
@@ -43,8 +45,8 @@ def _wanted(name: str, only: Sequence[str]) -> bool:
     return not only or any(fnmatch.fnmatchcase(name, pattern) for pattern in only)
 
 
-def judge(only: Sequence[str], *, everything: bool) -> int:
-    """Tries every mutant; returns the exit status."""
+def judge(only: Sequence[str], *, everything: bool, share: int) -> int:
+    """Tries every mutant, or each `share`-th, beginning with another one each day; returns the exit status."""
     kills = read_kills()
     mutants = [name for name in all_mutants() if _wanted(name, only)]
     names = [check.name for check in all_checks()]
@@ -57,6 +59,7 @@ def judge(only: Sequence[str], *, everything: bool) -> int:
         for check in checks
         if check not in known
     ]
+    mutants = mutants[datetime.date.today().toordinal() % share :: share]
     plan = {name: names if everything else kills[name] for name in mutants if kills.get(name)}
     trials = _tried(plan)
     for trial in trials:
@@ -197,8 +200,11 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="the whole suite against each mutant")
     parser.add_argument("--write", action="store_true", help="write kills.yaml")
     parser.add_argument("--only", action="append", default=[], help="a pattern of mutants; may be repeated")
+    parser.add_argument("--share", type=int, default=1, help="try one mutant in so many, each day others")
     options = parser.parse_args()
-    raise SystemExit(write(options.only) if options.write else judge(options.only, everything=options.all))
+    if options.write:
+        raise SystemExit(write(options.only))
+    raise SystemExit(judge(options.only, everything=options.all, share=max(options.share, 1)))
 
 
 if __name__ == "__main__":

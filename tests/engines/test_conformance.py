@@ -27,6 +27,8 @@ def test_every_check_passes_over(backends: str, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     server = f"{sys.executable} -m conformance.mutants.reference --settings {file}"
     command = [sys.executable, "-m", "mip_conformance", "run", "--command", server, "--json", str(report)]
+    # Most of the time a check waits for engines.
+    command += ["--jobs", "12"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=1700, check=False)
     assert report.exists(), ended.stdout[-2000:] + ended.stderr[-4000:]
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
