@@ -40,9 +40,14 @@ _PATIENCE_S = 0.5
 dead one for a minute."""
 _AGAIN_S = 0.2
 """How long a Weaviate that could not be reached is left alone, seconds."""
+_GRACE_S = 2.0
+"""How long a client that was replaced stays open for the calls that it carries yet, seconds."""
 _NO_TENANT = "tenant not found"
 _NO_COLLECTION = ("could not find class", "class not found", "has multi-tenancy disabled")
 _FULL = ("read-only", "no space left", "disk usage")
+_TOO_LARGE = "larger than max"
+_FAULTS = (WeaviateBaseError, httpx.HTTPError, grpc.RpcError, grpc.aio.UsageError, OSError)
+"""What a call that went wrong raises, of all the layers below."""
 
 
 # It logs objects that could not be written with all that they say.
@@ -55,6 +60,10 @@ class MissingError(LookupError):
 
 class RefusedError(MipError):
     """Weaviate refuses the API key, or what its user may do is too little."""
+
+
+class TooLargeError(MipError):
+    """What was asked for does not fit into one message of gRPC."""
 
 
 class NoCollectionError(MissingError):
@@ -75,6 +84,7 @@ class Connection:
         self._why = ""
         self._lock = asyncio.Lock()
         self._closed = False
+        self._retired: dict[asyncio.Task[None], weaviate.WeaviateAsyncClient] = {}
 
     @property
     def place(self) -> str:
@@ -110,8 +120,14 @@ class Connection:
         """Lets go of the connection."""
         self._closed = True
         client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        retired = dict(self._retired)
+        for task in retired:
+            task.cancel()
+        await asyncio.gather(*retired, return_exceptions=True)
+        self._retired.clear()
+        for each in [client, *retired.values()]:
+            if each is not None:
+                await each.close()
 
     async def ask(self, call: Callable[[weaviate.WeaviateAsyncClient], Awaitable[T]], *, writes: bool = False) -> T:
         """Returns what Weaviate answers.
@@ -139,7 +155,12 @@ class Connection:
             return task.result()
         except (WeaviateInvalidInputError, WeaviateUnsupportedFeatureError):
             raise
-        except (WeaviateBaseError, httpx.HTTPError, grpc.RpcError, OSError) as error:
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # gRPC cancels the calls of a channel that is closed, as if their own tasks had been cancelled.
+            raise self._away("cannot be reached", client) from None
+        except _FAULTS as error:
             raise self._told(error, client) from error
         finally:
             if not task.done():
@@ -170,7 +191,11 @@ class Connection:
             reply: Any = await connection.grpc_stub.Search(
                 build(builder), metadata=connection.grpc_headers(), timeout=self._config.timeout_s
             )
-        except (grpc.RpcError, WeaviateBaseError, OSError) as error:
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            raise self._away("cannot be reached", client) from None
+        except _FAULTS as error:
             raise self._told(error, client) from error
         results: Sequence[Any] = reply.results
         return results
@@ -199,15 +224,37 @@ class Connection:
             self._tried = time.monotonic()
             old, self._client = self._client, None
             if old is not None:
-                await old.close()
+                self._retire(old, _GRACE_S)
             made = self._made()
             try:
                 await made.connect()
-            except (WeaviateBaseError, httpx.HTTPError, grpc.RpcError, OSError) as error:
-                await made.close()
+            except _FAULTS as error:
+                # Those who waited for this attempt are told its end instead of making one each, one after the other.
+                self._tried = time.monotonic()
+                self._retire(made, 0.0)
                 raise self._told(error, None) from error
+            except asyncio.CancelledError:
+                self._retire(made, 0.0)
+                raise
+            if self._closed:
+                await made.close()
+                raise MipError("BACKEND_UNAVAILABLE", "the search index is closed, as the server ends")
             self._client, self._lost, self._why = made, False, ""
             return made
+
+    def _retire(self, client: weaviate.WeaviateAsyncClient, grace_s: float) -> None:
+        """Closes a client beside the work of others, whose calls it may carry yet."""
+
+        async def close() -> None:
+            await asyncio.sleep(grace_s)
+            try:
+                await client.close()
+            except _FAULTS as error:
+                _LOG.debug("a lost connection to Weaviate did not close: %s", error)
+
+        task = asyncio.create_task(close(), name="weaviate connection")
+        self._retired[task] = client
+        task.add_done_callback(lambda done: self._retired.pop(done, None))
 
     def _made(self) -> weaviate.WeaviateAsyncClient:
         config, context = self._config, self._context
@@ -265,8 +312,19 @@ class Connection:
             return MipError("STORAGE_FULL", f"Weaviate at {self.place} takes no more data; free some space on its disk")
         lost = isinstance(
             error,
-            WeaviateConnectionError | WeaviateStartUpError | WeaviateGRPCUnavailableError | httpx.HTTPError | OSError,
+            WeaviateConnectionError
+            | WeaviateStartUpError
+            | WeaviateGRPCUnavailableError
+            | httpx.HTTPError
+            | grpc.aio.UsageError
+            | OSError,
         )
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
+            return TooLargeError(
+                "BACKEND_UNAVAILABLE",
+                f"what Weaviate at {self.place} was asked for is too large for one message; raise its "
+                "GRPC_MAX_MESSAGE_SIZE",
+            )
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return self._away(f"did not answer within {self._config.timeout_s:g} s", client)
         if (
@@ -281,3 +339,9 @@ class Connection:
         return MipError(
             "BACKEND_UNAVAILABLE", f"Weaviate at {self.place} refused a call ({kind}); see its log, and this server's"
         )
+
+
+def _is_cancelled() -> bool:
+    """Returns whether the task that asks was itself cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

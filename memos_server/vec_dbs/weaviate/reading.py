@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from weaviate.collections.classes.grpc import _MetadataQuery
 
-from memos_server.vec_dbs.weaviate.connection import Connection
+from memos_server.vec_dbs.weaviate.connection import Connection, TooLargeError
 from memos_server.vec_dbs.weaviate.rows import Row, from_results
 from memos_server.vec_dbs.weaviate.tenants import Place, Tenants
 
@@ -91,12 +91,19 @@ class Reader:
         """
         after: str | None = None
         wanted = _MetadataQuery(vector=vectors)
+        size = _PAGE
         while True:
 
-            def build(builder: Any, last: str | None = after) -> Any:
-                return builder.get(limit=_PAGE, after=last, return_metadata=wanted, return_properties=properties)
+            def build(builder: Any, last: str | None = after, most: int = size) -> Any:
+                return builder.get(limit=most, after=last, return_metadata=wanted, return_properties=properties)
 
-            results = await self._results(place, build)
+            try:
+                results = await self._results(place, build)
+            except TooLargeError:
+                if size == 1:
+                    raise
+                size //= 2
+                continue
             if not results:
                 return
             after = results[-1].metadata.id

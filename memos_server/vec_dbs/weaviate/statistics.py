@@ -20,7 +20,7 @@ from weaviate.classes.query import Filter
 
 from memos_server.vec_dbs.base import IndexQuery
 from memos_server.vec_dbs.weaviate import filters
-from memos_server.vec_dbs.weaviate.connection import Connection
+from memos_server.vec_dbs.weaviate.connection import Connection, TooLargeError
 from memos_server.vec_dbs.weaviate.heads import Head
 from memos_server.vec_dbs.weaviate.reading import Reader
 from memos_server.vec_dbs.weaviate.rows import SCORED, Row, term
@@ -257,7 +257,10 @@ class Statistics:
                 Filter.all_of([ended.greater_than(low), ended.less_or_equal(high)]),
             ]
         )
-        rows = await self._reader.found(place, where, SCORED, limit=_CHANGES + 1)
+        try:
+            rows = await self._reader.found(place, where, SCORED, limit=_CHANGES + 1)
+        except TooLargeError:
+            return None
         return rows if len(rows) <= _CHANGES else None
 
     async def _shown(self, place: Place, query: IndexQuery, special: Mapping[int, Sequence[str]]) -> Sequence[Row]:

@@ -8,7 +8,9 @@ itself when they are asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,10 +20,12 @@ from typing import Any
 from weaviate import WeaviateAsyncClient
 
 from memos_server.errors import MipError
-from memos_server.vec_dbs.weaviate.connection import Connection, MissingError
+from memos_server.vec_dbs.weaviate.connection import Connection, MissingError, NoCollectionError
 
 _LOG = logging.getLogger(__name__)
 _AT_ONCE = 100
+_PAUSE_S = 1.0
+"""How long after unloading failed it is not tried again, seconds."""
 
 Place = tuple[str, str]
 """A collection's name and a tenant's."""
@@ -38,6 +42,7 @@ class Tenants:
         self._busy: dict[Place, int] = {}
         self._leaving: set[Place] = set()
         self._resting: asyncio.Task[None] | None = None
+        self._failed = -_PAUSE_S
 
     @property
     def loaded(self) -> int:
@@ -58,7 +63,8 @@ class Tenants:
             self._busy[place] -= 1
             if not self._busy[place]:
                 del self._busy[place]
-            if len(self._used) > self._most and (self._resting is None or self._resting.done()):
+            idle = self._resting is None or self._resting.done()
+            if len(self._used) > self._most and idle and time.monotonic() - self._failed >= _PAUSE_S:
                 self._resting = asyncio.create_task(self._rest(), name="weaviate tenants")
 
     def forget(self, place: Place) -> None:
@@ -100,14 +106,23 @@ class Tenants:
                 del self._used[place]
                 by_collection.setdefault(place[0], []).append(place[1])
             self._leaving.update(oldest)
+            loaded = set(oldest)
             try:
                 for collection, names in by_collection.items():
-                    await self._unload(collection, names)
+                    with contextlib.suppress(NoCollectionError):
+                        await self._unload(collection, names)
+                    loaded.difference_update((collection, name) for name in names)
             except (MipError, MissingError) as error:
-                # They stay loaded until somebody uses them again, here or elsewhere.
-                _LOG.warning("%d cubes could not be unloaded from Weaviate: %s", len(oldest), error)
+                _LOG.warning("%d cubes could not be unloaded from Weaviate: %s", len(loaded), error)
+                self._failed = time.monotonic()
+                return
             finally:
                 self._leaving.difference_update(oldest)
+                # What is loaded yet still counts, and is the first to go.
+                for place in reversed(oldest):
+                    if place in loaded and place not in self._used:
+                        self._used[place] = None
+                        self._used.move_to_end(place, last=False)
 
     async def _unload(self, collection: str, names: list[str]) -> None:
         async def call(client: WeaviateAsyncClient) -> Any:

@@ -10,9 +10,11 @@ what it may have undone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.query import Filter, Sort
@@ -22,7 +24,7 @@ from memos_server.errors import MipError
 from memos_server.vec_dbs.base import OPEN, IndexBatch, IndexContent
 from memos_server.vec_dbs.weaviate import filters
 from memos_server.vec_dbs.weaviate.collections import Collections
-from memos_server.vec_dbs.weaviate.connection import Connection, MissingError, NoCollectionError
+from memos_server.vec_dbs.weaviate.connection import Connection, MissingError, NoCollectionError, TooLargeError
 from memos_server.vec_dbs.weaviate.heads import NONE, Cells, Head, Heads, count
 from memos_server.vec_dbs.weaviate.reading import MOST, Reader
 from memos_server.vec_dbs.weaviate.rows import (
@@ -40,14 +42,28 @@ from memos_server.vec_dbs.weaviate.rows import (
 )
 from memos_server.vec_dbs.weaviate.tenants import Place, Tenants
 
+_LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 _MEMORIES = 500
 """How many memories are brought up at once."""
+_WHOLE = 100
+"""How many versions are read at once with all that they say: texts of 256 KiB fit into one message of gRPC."""
+_CONTENTS = 20
+"""The versions of how many contents are, of which each may have several."""
 _OBJECTS = 200
 """How many objects go into one call that writes."""
 _TRIES = 4
-_LOOK_S = 0.1
-_STILL = 5
-"""How often nothing must have changed before another server is taken for dead."""
+_LOOK_S = 0.25
+"""How often it is looked whether another server gets on, seconds."""
+_STILL_S = 6.0
+"""For how long nothing must have changed before another server is taken for dead, seconds: longer than one that lives
+is kept from writing by a slow disk or a pause."""
+
+
+class _MovedOnError(Exception):
+    """Another server brought the head into the midst of the batch: what comes next depends on it."""
 
 
 class Writer:
@@ -62,14 +78,25 @@ class Writer:
         self._heads = heads
         self._tenants = tenants
         self.reader = reader
+        self._doubtful: dict[str, int] = {}
+        """cube -> the revision after which it may have objects that this server emptied and did not write again."""
 
     async def apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
         """See SearchIndex."""
+        while True:
+            try:
+                return await self._apply(cube_uid, dimension, batch)
+            except _MovedOnError:
+                continue
+
+    async def _apply(self, cube_uid: str, dimension: int, batch: IndexBatch) -> None:
         try:
             head = await self._heads.read_written(cube_uid)
         except MissingError:
             await self._collections.make_heads()
             head = await self._heads.read_written(cube_uid)
+        if cube_uid in self._doubtful:
+            head = await self._checked(cube_uid)
         if batch.to_revision <= head.revision:
             return
         if batch.from_revision > head.revision:
@@ -77,7 +104,38 @@ class Writer:
         shapes = {content.vector.shape for content in batch.contents if content.vector is not None}
         if shapes - {(dimension,)} or (head.dimension and dimension not in (0, head.dimension)):
             raise ValueError(f"the batch has vectors of another dimension than {head.dimension or dimension}")
-        await _Application(self, cube_uid, head, head.dimension or dimension, batch).run()
+        application = _Application(self, cube_uid, head, head.dimension or dimension, batch)
+        try:
+            await application.run()
+        except BaseException:
+            if application.emptied:
+                # No search sees what is emptied, unless a server that was taken for dead lives and raises the head.
+                self._doubtful.setdefault(cube_uid, head.revision)
+                await asyncio.shield(asyncio.ensure_future(self._forsake(cube_uid)))
+            raise
+        if not application.passed_by:
+            self._doubtful.pop(cube_uid, None)
+
+    async def _checked(self, cube_uid: str) -> Head:
+        """Returns the head of a cube of which emptied objects were left; one that has come past them is removed.
+
+        Whoever brings the cube up then finds it at revision 0 and fills it anew.
+        """
+        head = await self._heads.read(cube_uid)
+        if head.revision > self._doubtful[cube_uid]:
+            _LOG.warning("the index of cube %s lost objects as several servers wrote it; it is filled anew", cube_uid)
+            await self._heads.remove(cube_uid)
+            head = await self._heads.read(cube_uid)
+        if head.revision < self._doubtful[cube_uid]:
+            del self._doubtful[cube_uid]
+        return head
+
+    async def _forsake(self, cube_uid: str) -> None:
+        try:
+            await self._checked(cube_uid)
+        except MipError as error:
+            # The next batch for the cube looks again.
+            _LOG.debug("cube %s could not be checked: %s", cube_uid, error)
 
     async def write(self, cube_uid: str, place: Place, rows: Sequence[Row], *, empty: bool = False) -> None:
         """Writes versions, over what is there of them; with `empty`, what will be written over.
@@ -150,7 +208,12 @@ class Writer:
 
 
 class _Application:
-    """One batch on its way into the index."""
+    """One batch on its way into the index.
+
+    Attributes:
+        passed_by: Another server did what this one then left undone.
+        emptied: Objects are emptied that were not written again yet.
+    """
 
     def __init__(self, writer: Writer, cube_uid: str, head: Head, dimension: int, batch: IndexBatch) -> None:
         self._writer = writer
@@ -163,6 +226,9 @@ class _Application:
         self._erased = frozenset(batch.erased)
         self._again = False
         self._alone = False
+        self._wrote = False
+        self.passed_by = False
+        self.emptied = False
         self._new: dict[str, list[Row]] = {}
         self._parked: list[Row] = []
 
@@ -175,13 +241,20 @@ class _Application:
             await self._move()
         await self._resolve()
         uids = list(self._new)
-        for at in range(0, len(uids), _MEMORIES):
-            await self._settle(uids[at : at + _MEMORIES])
-            if (known := writer.heads.known(self._cube, 60.0)) is not None and known.revision >= batch.to_revision:
-                # Another server did it all while this one waited for it.
-                return
-        if self._parked:
-            await writer.write(self._cube, self._place, self._parked)
+        try:
+            for at in range(0, len(uids), _MEMORIES):
+                await self._settle(uids[at : at + _MEMORIES])
+                if self.passed_by:
+                    break
+        except _MovedOnError:
+            if self._wrote:
+                await self._mend_all(uids)
+            raise
+        if self.passed_by and not self._wrote:
+            # Another server did it all while this one waited for it.
+            return
+        if self._parked and not self.passed_by:
+            await self._write(self._parked)
         if batch.erased:
             await self._erase()
         if self._again and batch.erased:
@@ -189,10 +262,9 @@ class _Application:
         now = await writer.heads.read(self._cube)
         if now.revision >= batch.to_revision:
             # Another server was here too, and further. What of its work this one may have undone is set right.
-            for at in range(0, len(uids), _MEMORIES):
-                await self._mend(uids[at : at + _MEMORIES])
+            await self._mend_all(uids)
             return
-        if now.revision < head.revision:
+        if now.revision < head.revision or self.passed_by:
             raise ValueError("the index was dropped while a batch was applied")
         new = sum(map(len, self._new.values()))
         after = Head(
@@ -213,8 +285,20 @@ class _Application:
     async def _move(self) -> None:
         """Copies a cube that had no vectors yet to the collection of those with them."""
         old = (self._writer.collections.memories(self._head.dimension), self._cube)
-        async for page in self._writer.reader.pages(old, FULL, vectors=True):
-            await self._writer.write(self._cube, self._place, page)
+        try:
+            async for page in self._writer.reader.pages(old, FULL, vectors=True):
+                await self._write(page)
+        except MissingError:
+            now = await self._writer.heads.read(self._cube)
+            if (now.revision, now.dimension) != (self._head.revision, self._head.dimension):
+                # Another server moved it, or dropped it.
+                raise _MovedOnError from None
+            await self._writer.heads.remove(self._cube)
+            raise ValueError("the index has lost a cube's objects") from None
+
+    async def _write(self, rows: Sequence[Row], *, empty: bool = False) -> None:
+        self._wrote = True
+        await self._writer.write(self._cube, self._place, rows, empty=empty)
 
     async def _resolve(self) -> None:
         """Makes the new versions, with the contents that they name."""
@@ -245,10 +329,22 @@ class _Application:
         """Returns the versions, and parked contents, that hold contents."""
         found: list[Row] = []
         waiting = iter(sorted(keys))
-        while chunk := list(islice(waiting, 100)):
-            where = filters.has(*(token(CONTENT, key.hex()) for key in chunk))
+
+        async def read(keys: Sequence[bytes]) -> list[Row]:
+            where = filters.has(*(token(CONTENT, key.hex()) for key in keys))
             try:
-                found += await self._writer.reader.found(self._place, where, properties, vectors=vectors)
+                return await self._writer.reader.found(self._place, where, properties, vectors=vectors)
+            except TooLargeError:
+                if len(keys) > 1:
+                    raise
+            # Many versions of one memory have it.
+            rows = await self._writer.reader.found(self._place, where, LIGHT)
+            ids = [object_id(self._cube, row.uid or keys[0].hex(), row.since) for row in rows]
+            return await self._by_ids(ids, properties, vectors=vectors)
+
+        while chunk := list(islice(waiting, _CONTENTS)):
+            try:
+                found += await _halved(chunk, read)
             except NoCollectionError:
                 raise
             except MissingError:
@@ -260,22 +356,27 @@ class _Application:
         for attempt in range(_TRIES):
             have = await self._have(uids, older=self._relabelled if attempt else None)
             if not attempt:
-                if not self._alone and self._begun(have) and await self._passed():
-                    return
+                begun = self._begun(have)
+                if begun:
+                    if await self._overtaken():
+                        return
+                    # It may have written more before it died.
+                    have = await self._have(uids, older=None)
                 self._tally(uids, have)
                 older = self._relabelled = [uid for uid in uids if self._label_changes(have.get(uid, {}), uid)]
                 if older:
                     have = await self._have(uids, older=older)
-                if self._begun(have):
+                if begun:
                     await self._distrust(have)
             wrong = [row for uid in uids for row in planned(have.get(uid, {}), self._new[uid])]
             if not wrong:
+                self.emptied = False
                 return
             if attempt:
                 # What is there, but in no index, would be taken for unchanged when it is written again.
                 lost = [row for row in wrong if row.since not in have.get(row.uid, {})]
-                await self._writer.write(self._cube, self._place, lost, empty=True)
-            await self._writer.write(self._cube, self._place, await self._whole(wrong))
+                await self._write(lost, empty=True)
+            await self._write(await self._whole(wrong))
         raise MipError(
             "BACKEND_UNAVAILABLE",
             "Weaviate reported objects as written that it does not have; raise its limit of open files, or lower "
@@ -289,23 +390,31 @@ class _Application:
             low < row.since <= high or low < row.until <= high for rows in have.values() for row in rows.values()
         )
 
-    async def _passed(self) -> bool:
+    async def _overtaken(self) -> bool:
         """Waits for another server that seems to apply the batch, and returns whether it did.
 
         When nothing more happens it is dead, or this Weaviate was, and what it left cannot be trusted: Weaviate writes
         an object and each of its indexes one after the other.
+
+        Raises:
+            _MovedOnError: The index is at another revision than it was. What was written up to there is live now.
         """
+        head = await self._writer.heads.read(self._cube)
+        if not self._alone:
+            seen, since = (-1, NONE.revision), time.monotonic()
+            while head.revision == self._head.revision and time.monotonic() - since < _STILL_S:
+                await asyncio.sleep(_LOOK_S)
+                objects, head = await asyncio.gather(
+                    self._writer.tenants.objects(self._place), self._writer.heads.read(self._cube)
+                )
+                if (objects, head.revision) != seen:
+                    seen, since = (objects, head.revision), time.monotonic()
+        if head.revision >= self._batch.to_revision:
+            self.passed_by = True
+            return True
+        if head.revision != self._head.revision:
+            raise _MovedOnError
         self._alone = True
-        objects, still = -1, 0
-        while still < _STILL:
-            await asyncio.sleep(_LOOK_S)
-            now, head = await asyncio.gather(
-                self._writer.tenants.objects(self._place), self._writer.heads.read(self._cube)
-            )
-            if head.revision >= self._batch.to_revision:
-                return True
-            still = 0 if now != objects else still + 1
-            objects = now
         return False
 
     async def _distrust(self, have: dict[str, dict[int, Row]]) -> None:
@@ -319,9 +428,11 @@ class _Application:
                 elif row.since <= low < row.until <= high:
                     row.until = OPEN
                     closed.append(row)
-        await self._writer.write(self._cube, self._place, fresh, empty=True)
+        if fresh:
+            self.emptied = True
+            await self._write(fresh, empty=True)
         # These are seen at the revision before: they stay in every index but that of their ends.
-        await self._writer.write(self._cube, self._place, await self._whole(closed))
+        await self._write(await self._whole(closed))
 
     _relabelled: Sequence[str] = ()
 
@@ -374,12 +485,8 @@ class _Application:
 
     async def _whole(self, rows: Sequence[Row]) -> list[Row]:
         """Returns versions as they are to be written, with what they contain."""
-        ids = iter([object_id(self._cube, row.uid, row.since) for row in rows if row.partial])
-        known: dict[tuple[str, int], Row] = {}
-        while chunk := list(islice(ids, _MEMORIES)):
-            where = Filter.by_id().contains_any(chunk)
-            for row in await self._writer.reader.found(self._place, where, FULL, vectors=True):
-                known[row.uid, row.since] = row
+        ids = [object_id(self._cube, row.uid, row.since) for row in rows if row.partial]
+        known = {(row.uid, row.since): row for row in await self._by_ids(ids, FULL, vectors=True)}
         whole = [row for row in rows if not row.partial]
         for row in rows:
             # One that is gone meanwhile, or erased, is found by the next reading.
@@ -388,6 +495,18 @@ class _Application:
                 full.until, full.level = row.until, row.level
                 whole.append(full)
         return whole
+
+    async def _by_ids(self, ids: Sequence[Any], properties: Sequence[str], *, vectors: bool) -> list[Row]:
+        """Returns the objects that are there of these."""
+
+        async def read(chunk: Sequence[Any]) -> list[Row]:
+            where = Filter.by_id().contains_any(list(chunk))
+            return await self._writer.reader.found(self._place, where, properties, vectors=vectors)
+
+        found: list[Row] = []
+        for at in range(0, len(ids), _WHOLE):
+            found += await _halved(ids[at : at + _WHOLE], read)
+        return found
 
     def _tally(self, uids: Sequence[str], have: Mapping[str, Mapping[int, Row]]) -> None:
         """Brings the counts from the head to the end of the batch."""
@@ -418,8 +537,12 @@ class _Application:
                 if row.current(end) and row.uid not in self._new:
                     count(self._cells, row, -1)
                 row.erase(end)
-            await self._writer.write(self._cube, self._place, left)
+            await self._write(left)
         raise MipError("BACKEND_UNAVAILABLE", "Weaviate keeps contents that were erased; see its log")
+
+    async def _mend_all(self, uids: Sequence[str]) -> None:
+        for at in range(0, len(uids), _MEMORIES):
+            await self._mend(uids[at : at + _MEMORIES])
 
     async def _mend(self, uids: Sequence[str]) -> None:
         """Sets right what the writes of this batch may have undone of a later one's."""
@@ -438,7 +561,7 @@ class _Application:
             for row in whole:
                 if any(row.uid == each.uid and row.since == each.since for each in purged):
                     row.erase(self._batch.to_revision)
-            await self._writer.write(self._cube, self._place, whole)
+            await self._write(whole)
         raise MipError("BACKEND_UNAVAILABLE", "several servers index a cube at once; it is tried again")
 
     async def _counted(self) -> Cells:
@@ -449,6 +572,17 @@ class _Application:
                 if row.content is not None and row.current(self._batch.to_revision):
                     count(cells, row, 1)
         return cells
+
+
+async def _halved(items: Sequence[T], read: Callable[[Sequence[T]], Awaitable[list[Row]]]) -> list[Row]:
+    """Reads what belongs to items, in halves when that is too large for one message."""
+    try:
+        return await read(items)
+    except TooLargeError:
+        if len(items) < 2:
+            raise
+    half = len(items) // 2
+    return await _halved(items[:half], read) + await _halved(items[half:], read)
 
 
 def planned(have: Mapping[int, Row], new: Sequence[Row]) -> list[Row]:
