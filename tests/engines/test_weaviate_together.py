@@ -171,6 +171,31 @@ async def test_a_cube_that_another_server_moves_is_followed(
         assert found(await server.search(CUBE, query(2, "cat", "x"))) == {1, 2}
 
 
+async def test_a_cube_that_was_empty_before_it_had_vectors_has_nothing_to_move(index: WeaviateIndex) -> None:
+    await index.apply(CUBE, 0, IndexBatch(0, 1, [], []))
+    await index.apply(CUBE, 4, IndexBatch(1, 2, [content("a", "cat", vector="x")], [version(1, 2, "a")]))
+    assert found(await index.search(CUBE, query(2, "cat", "x"))) == {1}
+
+
+async def test_of_two_servers_that_find_what_a_dead_one_left_both_end_with_a_whole_index(
+    config: dict[str, Any], index: WeaviateIndex, other: WeaviateIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_STILL_S", 2.0)
+    batches = history(3)
+    await index.apply(CUBE, 4, batches[0])
+    third = WeaviateIndex("", **config)
+    await third.open("1")
+    dead = Held(third, monkeypatch)
+    writing_it = asyncio.create_task(third.apply(CUBE, 4, batches[1]))
+    await dead.here.wait()
+    writing_it.cancel()
+    await asyncio.gather(writing_it, return_exceptions=True)
+    await third.close()
+    await asyncio.gather(*(server.apply(CUBE, 4, batches[1]) for server in (index, other)))
+    await asyncio.gather(*(server.apply(CUBE, 4, batches[2]) for server in (index, other)))
+    await agree(await reference(batches), index, 3)
+
+
 async def test_answers_too_large_for_a_message_are_asked_for_in_parts(
     index: WeaviateIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +253,7 @@ async def test_a_call_on_a_connection_that_another_replaced_is_an_error_and_no_e
     with pytest.raises(MipError, match=r"BACKEND_UNAVAILABLE: .* cannot be reached"):
         await connection.ask(slow)
     # The next call makes a new client; the old one stays open for those that it carries.
+    await asyncio.sleep(0.25)
     await index.probe()
     assert connection._client is not client
     assert list(connection._retired.values()) == [client]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import islice
@@ -121,13 +122,14 @@ class Writer:
 
         Whoever brings the cube up then finds it at revision 0 and fills it anew.
         """
+        low = self._doubtful[cube_uid]
         head = await self._heads.read(cube_uid)
-        if head.revision > self._doubtful[cube_uid]:
+        if head.revision > low:
             _LOG.warning("the index of cube %s lost objects as several servers wrote it; it is filled anew", cube_uid)
             await self._heads.remove(cube_uid)
             head = await self._heads.read(cube_uid)
-        if head.revision < self._doubtful[cube_uid]:
-            del self._doubtful[cube_uid]
+        if head.revision < low:
+            self._doubtful.pop(cube_uid, None)
         return head
 
     async def _forsake(self, cube_uid: str) -> None:
@@ -293,11 +295,15 @@ class _Application:
             if (now.revision, now.dimension) != (self._head.revision, self._head.dimension):
                 # Another server moved it, or dropped it.
                 raise _MovedOnError from None
+            if not self._head.objects:
+                # It never held any, and so has no tenant.
+                return
             await self._writer.heads.remove(self._cube)
             raise ValueError("the index has lost a cube's objects") from None
 
     async def _write(self, rows: Sequence[Row], *, empty: bool = False) -> None:
-        self._wrote = True
+        self._wrote |= bool(rows)
+        self.emptied |= empty and bool(rows)
         await self._writer.write(self._cube, self._place, rows, empty=empty)
 
     async def _resolve(self) -> None:
@@ -402,7 +408,9 @@ class _Application:
         head = await self._writer.heads.read(self._cube)
         if not self._alone:
             seen, since = (-1, NONE.revision), time.monotonic()
-            while head.revision == self._head.revision and time.monotonic() - since < _STILL_S:
+            # Of several servers that wait for the same dead one, one takes over and the others wait for that.
+            patience = _STILL_S * random.uniform(1.0, 1.5)  # noqa: S311
+            while head.revision == self._head.revision and time.monotonic() - since < patience:
                 await asyncio.sleep(_LOOK_S)
                 objects, head = await asyncio.gather(
                     self._writer.tenants.objects(self._place), self._writer.heads.read(self._cube)
@@ -428,9 +436,7 @@ class _Application:
                 elif row.since <= low < row.until <= high:
                     row.until = OPEN
                     closed.append(row)
-        if fresh:
-            self.emptied = True
-            await self._write(fresh, empty=True)
+        await self._write(fresh, empty=True)
         # These are seen at the revision before: they stay in every index but that of their ends.
         await self._write(await self._whole(closed))
 
