@@ -18,7 +18,9 @@ pytestmark = pytest.mark.engines
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("chosen", ["neo4j+weaviate", "neo4j", "weaviate+s3"])
+@pytest.mark.parametrize(
+    "chosen", ["neo4j+weaviate", *(pytest.param(each, marks=pytest.mark.long) for each in ("neo4j", "weaviate+s3"))]
+)
 @pytest.mark.weights
 def test_the_demo_runs_over_engines_and_leaves_none_running(chosen: str, tmp_path: Path) -> None:
     engines.need(*chosen.split("+"))

@@ -67,7 +67,7 @@ def clean_neo4j() -> dict[str, Any]:
     auth = ("neo4j", engine.password)
     with GraphDatabase.driver(engine.uri, auth=auth) as driver, driver.session(database="neo4j") as session:
         # A transaction for each thousand, so that a large store fits into the memory of any.
-        session.run("MATCH (n) CALL { WITH n DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
+        session.run("MATCH (n) CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 1000 ROWS").consume()
     return engine.config()
 
 

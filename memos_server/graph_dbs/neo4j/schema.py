@@ -178,7 +178,21 @@ async def _make(session: AsyncSession, part: Part) -> None:
             # Between the look whether it is there and its making, another one made it.
             if attempt == _TRIES - 1 or "AlreadyExists" not in (error.code or ""):
                 raise
+            if attempt and "IndexWithNameAlreadyExists" in (error.code or "") and isinstance(part, Unique):
+                await _clear_away(session, part)
         await asyncio.sleep(0.05 * (attempt + 1))
+
+
+async def _clear_away(session: AsyncSession, part: Unique) -> None:
+    """Drops the index of a constraint that is not there: a database that was killed while it made one leaves that."""
+    found = await _single(
+        session,
+        "SHOW INDEXES YIELD name, owningConstraint WHERE owningConstraint IS NULL"
+        f" AND name = '{part.name}' RETURN count(*)",
+    )
+    if found:
+        _LOG.warning("Neo4j holds half of the constraint %s, which is made anew", part.name)
+        await (await session.run(f"DROP INDEX {part.name} IF EXISTS")).consume()
 
 
 async def strangers(session: AsyncSession) -> list[str]:
