@@ -33,7 +33,10 @@ TOOLS = [Path(sys.executable).parent, ROOT / ".tools" / "bin"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (\S.*?) -->\s*\Z")
 # What a page says of the tools that it needs.
-MARKS = {"grpcurl": [pytest.mark.grpcurl], "make engines": [pytest.mark.engines, pytest.mark.timeout(420)]}
+MARKS = {
+    "grpcurl": [pytest.mark.grpcurl],
+    "make engines": [pytest.mark.engines, pytest.mark.long, pytest.mark.timeout(420)],
+}
 # Blocks that are read, not typed.
 SHOWN = {"text", "json", "mermaid", "toml", "yaml", "ini", "proto", "abnf"}
 
@@ -106,7 +109,9 @@ class Server:
         for entry in ROOT.iterdir():
             if entry.name != ".git":
                 (self.work / entry.name).symlink_to(entry)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MEMOS_", "XDG_"))}
+        # What `make` tells those that it started is nothing for the makes that a page types.
+        foreign = ("MEMOS_", "XDG_", "MAKE", "MFLAGS")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         self.env = {
             **kept,
             "HOME": str(folder),

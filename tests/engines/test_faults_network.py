@@ -81,11 +81,12 @@ TRICKLE = {
 }
 
 
-@pytest.mark.parametrize("engine", ["neo4j", "weaviate"])
+@pytest.mark.parametrize("engine", ["neo4j", pytest.param("weaviate", marks=pytest.mark.long)])
 async def test_a_cut_connection_loses_nothing(engine: str, fleet: Fleet, tmp_path: Path, rng: random.Random) -> None:
     await play(*CUTS[engine], fleet, tmp_path, rng)
 
 
+@pytest.mark.long
 async def test_a_slow_record_loses_nothing(fleet: Fleet, tmp_path: Path, rng: random.Random) -> None:
     await play(*SLOW["neo4j"], fleet, tmp_path, rng)
 

@@ -105,16 +105,19 @@ async def test_a_clock_that_jumps_ahead_changes_nothing(fleet: Fleet, tmp_path: 
     await play(FORWARD, jump, fleet, tmp_path, rng)
 
 
+@pytest.mark.long
 async def test_a_clock_that_jumps_back_changes_nothing(fleet: Fleet, tmp_path: Path, rng: random.Random) -> None:
     await play(BACK, jump, fleet, tmp_path, rng)
 
 
+@pytest.mark.long
 async def test_a_storm_of_short_deadlines_does_everything_once(
     fleet: Fleet, tmp_path: Path, rng: random.Random
 ) -> None:
     await play(STORM, storm, fleet, tmp_path, rng)
 
 
+@pytest.mark.long
 async def test_a_herd_that_comes_back_at_once_is_served(fleet: Fleet, tmp_path: Path, rng: random.Random) -> None:
     await play(HERD, herd, fleet, tmp_path, rng)
 

@@ -41,7 +41,7 @@ def need(*names: str) -> None:
 
 def neo4j() -> Neo4jEngine:
     """Returns this process's Neo4j, running."""
-    return _running("neo4j", lambda folder: Neo4jEngine(folder, quick=True))
+    return _running("neo4j", Neo4jEngine)
 
 
 def weaviate() -> WeaviateEngine:
