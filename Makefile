@@ -51,7 +51,7 @@ test: .venv/.setup-test ## Run the tests (at most 8 minutes; needs Python alone)
 	@PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) -m "not long and not engines"
 
 .PHONY: test-engines
-test-engines: .venv/.setup-test ## Build the engines and run the tests over them (at most 9 minutes; needs Go, Maven and a JDK)
+test-engines: .venv/.setup-test ## Build the engines and run the tests over them (16 minutes on two cores; needs Go, Maven and a JDK)
 	@$(BIN)/python -m tools.engines build
 	@PATH="$(CURDIR)/.tools/bin:$$PATH" MEMOS_REQUIRE_TOOLS=1 $(PYTEST) -m "engines and not long"
 
@@ -121,7 +121,7 @@ soak: .venv/.setup-dev ## Load a server for an hour at 80% of its peak, and watc
 	@$(BIN)/python benches/soak.py --json soak.json --plot soak.png $(SOAK)
 
 .PHONY: ci
-ci: ## Run everything that a change must pass (at most 30 minutes)
+ci: ## Run everything that a change must pass (about 35 minutes on two cores)
 	@.ci/run
 
 .PHONY: clean

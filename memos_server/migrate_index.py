@@ -20,6 +20,9 @@ _CUBES: Final = 500
 _WAIT_S: Final = 3600.0
 """How long the index of one cube may take, seconds."""
 _AT_ONCE: Final = 4
+_TRIES: Final = 10
+_PAUSE_S: Final = 1.5
+"""How often, and after what time, an index that could not be brought up is tried again."""
 
 
 async def fill(side: Side, progress: Callable[[int], None]) -> list[str]:
@@ -69,6 +72,12 @@ async def fill(side: Side, progress: Callable[[int], None]) -> list[str]:
                     # Nothing of a purged cube is ever found again.
                     purged = row.settings.state == MEMORY_STATE_PURGED
                     reached = row.revision if purged else await keeper.caught_up(row)
+                    for _ in range(_TRIES):
+                        if reached >= row.revision:
+                            break
+                        # What an index that has just begun refuses may pass, as a server that searches would find.
+                        await asyncio.sleep(_PAUSE_S)
+                        reached = await keeper.caught_up(row)
                     if reached < row.revision:
                         why = keeper.problems().get(row.uid, "not done in time")
                         behind.append(f"the index of cubes/{row.id} is at {reached} of {row.revision}: {why}")

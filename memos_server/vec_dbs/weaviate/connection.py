@@ -335,7 +335,7 @@ class Connection:
             or "deadline" in text
         ):
             return self._away("cannot be reached", client if client is not None else self._client)
-        kind = type(error).__name__
+        kind = code.name if code is not None else type(error).__name__
         return MipError(
             "BACKEND_UNAVAILABLE", f"Weaviate at {self.place} refused a call ({kind}); see its log, and this server's"
         )
