@@ -53,7 +53,7 @@ test: .venv/.setup-test ## Run the tests (at most 8 minutes; needs Python alone)
 .PHONY: test-engines
 test-engines: .venv/.setup-test ## Build the engines and run the tests over them (16 minutes on two cores; needs Go, Maven and a JDK)
 	@$(BIN)/python -m tools.engines build
-	@PATH="$(CURDIR)/.tools/bin:$$PATH" MEMOS_REQUIRE_TOOLS=1 $(PYTEST) -m "engines and not long"
+	@PATH="$(CURDIR)/.tools/bin:$$PATH" MEMOS_REQUIRE_TOOLS=1 MEMOS_TEST_PATIENCE="$${MEMOS_TEST_PATIENCE:-2}" $(PYTEST) -m "engines and not long"
 
 .PHONY: test-all
 test-all: .venv/.setup-test ## Run all tests, also the long ones and those over engines, and every mutant against the whole suite (hours)
