@@ -22,7 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
+from memos_server.blob_stores.threads import run_in
 from memos_server.configs.secret_files import fsync_folder
 from memos_server.errors import MipError
 from memos_server.telemetry.probing import try_folder
@@ -93,7 +95,8 @@ class FilesystemBlobStore:
         self._pool: ThreadPoolExecutor | None = None
         self._hashes: dict[Path, tuple[int, Any]] = {}
         self._hashes_lock = threading.Lock()
-        self._locks: dict[Path, tuple[asyncio.Lock, int]] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
         """Prepares the store and drops uploads older than a day."""
@@ -215,29 +218,11 @@ class FilesystemBlobStore:
         return path.with_name(f"{path.name}.part")
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._pool is None:
-            raise RuntimeError("the blob store is not open")
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The thread goes on: what it works on must not be let go of before it is done.
-            await asyncio.wait([future])
-            raise
+        return await run_in(self._pool, work)
 
-    @contextlib.asynccontextmanager
-    async def _exclusive(self, part: Path) -> AsyncIterator[None]:
-        """Holds off other writers of one blob; a lock exists only while somebody needs it."""
-        lock, users = self._locks.get(part, (None, 0))
-        lock = lock or asyncio.Lock()
-        self._locks[part] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(part)
-            if users > 1:
-                self._locks[part] = (lock, users - 1)
+    def _exclusive(self, part: Path) -> asyncio.Lock:
+        """Returns the lock that holds off other writers of one blob."""
+        return self._locks.setdefault(part, asyncio.Lock())
 
     # From here on: in a thread.
 

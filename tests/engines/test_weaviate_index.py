@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,23 +31,6 @@ ORDERED = Backend("weaviate", lambda folder: NaiveIndex(folder), ordered=True)
 @pytest.fixture
 def config() -> dict[str, Any]:
     return engines.clean_weaviate("Edges")
-
-
-@pytest.fixture
-async def index(config: dict[str, Any]) -> AsyncIterator[WeaviateIndex]:
-    made = WeaviateIndex("", **config)
-    await made.open("1")
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def other(config: dict[str, Any]) -> AsyncIterator[WeaviateIndex]:
-    """A second server over the same index."""
-    made = WeaviateIndex("", **config)
-    await made.open("1")
-    yield made
-    await made.close()
 
 
 def history(batches: int, size: int = 5) -> list[IndexBatch]:

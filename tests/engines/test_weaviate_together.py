@@ -31,23 +31,6 @@ def config() -> dict[str, Any]:
     return engines.clean_weaviate("Together")
 
 
-@pytest.fixture
-async def index(config: dict[str, Any]) -> AsyncIterator[WeaviateIndex]:
-    made = WeaviateIndex("", **config)
-    await made.open("1")
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def other(config: dict[str, Any]) -> AsyncIterator[WeaviateIndex]:
-    """A second server over the same index."""
-    made = WeaviateIndex("", **config)
-    await made.open("1")
-    yield made
-    await made.close()
-
-
 class Held:
     """Keeps a server from raising heads, as one that is slow, until it is let go."""
 

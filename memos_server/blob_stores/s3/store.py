@@ -16,12 +16,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from memos_server.blob_stores.s3 import failures
 from memos_server.blob_stores.s3.bucket import AbsentError, Account, Bucket, ConditionError
 from memos_server.blob_stores.s3.composing import compose
 from memos_server.blob_stores.s3.keys import Keys
 from memos_server.blob_stores.s3.uploads import Uploads, size_of
+from memos_server.blob_stores.threads import run_in
 from memos_server.configs.errors import SetupError
 from memos_server.configs.secret_files import read_secret
 from memos_server.configs.tls import is_loopback
@@ -104,7 +106,8 @@ class S3BlobStore:
         self._max_blob_bytes = int(max_blob_bytes)
         self._max_unfinished_bytes = int(max_unfinished_bytes)
         self._pool: ThreadPoolExecutor | None = None
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        # A lock lives as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._composing = asyncio.Semaphore(_COMPOSING)
 
     async def open(self) -> None:
@@ -288,29 +291,11 @@ class S3BlobStore:
         await asyncio.to_thread(self._try)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        if self._pool is None:
-            raise RuntimeError("the blob store is not open")
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            # The thread goes on: what it works on must not be let go of before it is done.
-            await asyncio.wait([future])
-            raise
+        return await run_in(self._pool, work)
 
-    @contextlib.asynccontextmanager
-    async def _exclusive(self, upload: str) -> AsyncIterator[None]:
-        """Holds off other writers of one blob in this process, which would only be refused by the store."""
-        lock, users = self._locks.get(upload, (None, 0))
-        lock = lock or asyncio.Lock()
-        self._locks[upload] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(upload)
-            if users > 1:
-                self._locks[upload] = (lock, users - 1)
+    def _exclusive(self, upload: str) -> asyncio.Lock:
+        """Returns the lock that holds off other writers of one blob here, which would only be refused by the store."""
+        return self._locks.setdefault(upload, asyncio.Lock())
 
     # From here on: in a thread.
 
