@@ -22,21 +22,35 @@ def _call(library: ctypes.CDLL, name: str, *arguments: object) -> None:
         raise OSError(number, f"{name}: {os.strerror(number)}")
 
 
-def main() -> None:
-    """Makes a disk (`MOUNT_POINT SIZE`) and serves the commands."""
-    point, size = sys.argv[1:]
-    user, group = os.getuid(), os.getgid()
+def mounted(point: str, options: str, *, user: int, group: int) -> bool:
+    """Mounts a disk in a namespace of this process's own, and prints `ready`, or why it cannot be.
+
+    Args:
+        point: Where.
+        options: Of the file system, such as `size=8m`.
+        user: Whom this process's user is taken for inside.
+        group: The same of its group.
+    """
+    maps = (("setgroups", "deny"), ("uid_map", f"{user} {os.getuid()} 1"), ("gid_map", f"{group} {os.getgid()} 1"))
     library = ctypes.CDLL(None, use_errno=True)
     try:
         _call(library, "unshare", _NEW_USER | _NEW_MOUNTS)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+        for name, text in maps:
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
-        _call(library, "mount", b"none", os.fsencode(point), b"tmpfs", 0, f"size={size}".encode())
+        _call(library, "mount", b"none", os.fsencode(point), b"tmpfs", 0, options.encode())
     except OSError as error:
         print(f"not run: no disk can be mounted here without privileges ({error.strerror or error})", flush=True)
-        return
+        return False
     print("ready", flush=True)
+    return True
+
+
+def main() -> None:
+    """Makes a disk (`MOUNT_POINT SIZE`) and serves the commands."""
+    point, size = sys.argv[1:]
+    if not mounted(point, f"size={size}", user=0, group=0):
+        return
     servers: dict[int, subprocess.Popen[bytes]] = {}
     for line in sys.stdin:
         order, *rest = line.split()

@@ -6,20 +6,17 @@ test likes, and finds its data again. Others see the disk below `/proc/PID/root`
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
+from tests.durability.small_disk import mounted
 from tools.engines import Engine
-
-_NEW_MOUNTS = 0x00020000
-_NEW_USER = 0x10000000
 
 
 class SmallDisk:
@@ -86,28 +83,11 @@ def on_disk(engine: Engine, disk: SmallDisk) -> Engine:
     return engine
 
 
-def _call(library: Any, name: str, *arguments: object) -> None:
-    if getattr(library, name)(*arguments):
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
-
-
 def main() -> None:
     """Mounts the disk (`POINT SIZE`) and holds it until its input ends."""
     point, size = sys.argv[1:]
-    user, group = os.getuid(), os.getgid()
-    library = ctypes.CDLL(None, use_errno=True)
-    try:
-        _call(library, "unshare", _NEW_USER | _NEW_MOUNTS)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
-        _call(library, "mount", b"none", os.fsencode(point), b"tmpfs", 0, f"size={size},mode=0700".encode())
-    except OSError as error:
-        print(f"not run: no disk can be mounted here without privileges ({error.strerror or error})", flush=True)
-        return
-    print("ready", flush=True)
-    sys.stdin.read()
+    if mounted(point, f"size={size},mode=0700", user=os.getuid(), group=os.getgid()):
+        sys.stdin.read()
 
 
 if __name__ == "__main__":
