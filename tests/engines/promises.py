@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from memos_sdk import AsyncClient
-from memos_sdk.errors import MipError
+from memos_sdk.errors import ConnectError, MipError
 from memos_sdk.models import Verification
 from tests.engines.cluster import PATIENCE
 from tests.engines.cube_model import Find, GetHead, ListAll, Value
@@ -20,6 +20,7 @@ from tests.engines.history import LogEntry, log_problems
 from tests.engines.load import Load, find, list_all, read_log
 
 CONVERGE_S = 60.0 * PATIENCE
+CONNECT_S = 10.0 * PATIENCE
 
 
 @dataclass
@@ -52,6 +53,7 @@ async def settled(load: Load, servers: Sequence[int] = ()) -> Settled:
     try:
         await cluster.healthy(*numbers)
         clients = {number: cluster.client(number, 60.0) for number in numbers}
+        await asyncio.gather(*(_connected(client, load.cube) for client in clients.values()))
         begun = time.monotonic()
         for number, client in clients.items():
             found.broken += await _converged(load, client, number)
@@ -70,6 +72,21 @@ async def settled(load: Load, servers: Sequence[int] = ()) -> Settled:
     if not verdict:
         found.broken.append(verdict.explanation())
     return found
+
+
+async def _connected(client: AsyncClient, cube: str) -> None:
+    """Waits until a client has a connection: gRPC shares connections between the clients of a process, and lets one that
+    was refused while its server was away rest for some seconds, also for a client that is new."""
+    deadline = time.monotonic() + CONNECT_S
+    while True:
+        try:
+            await client.cube(cube).refresh()
+        except ConnectError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
 
 
 async def _read_all(load: Load, client: AsyncClient, number: int, found: Settled) -> None:
