@@ -75,8 +75,8 @@ async def settled(load: Load, servers: Sequence[int] = ()) -> Settled:
 
 
 async def _connected(client: AsyncClient, cube: str) -> None:
-    """Waits until a client has a connection: gRPC shares connections between the clients of a process, and lets one that
-    was refused while its server was away rest for some seconds, also for a client that is new."""
+    """Waits until a client has a connection: gRPC shares connections between the clients of a process, and lets one
+    that was refused while its server was away rest for some seconds, also for a client that is new."""
     deadline = time.monotonic() + CONNECT_S
     while True:
         try:
