@@ -49,7 +49,7 @@ async def _profiled(folder: Path, options: argparse.Namespace, where: dict[str, 
                 return await asyncio.to_thread(clients.run, job)
 
             await run(Job("make", cubes=(cube,), calls=1))
-            await run(_job(options, min(options.calls, 50)))
+            await run(_job(options, options.calls))
             trips: dict[str, list[float]] = {}
             _count(trips)
             profile = cProfile.Profile(time.thread_time)

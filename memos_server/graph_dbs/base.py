@@ -314,13 +314,17 @@ class RecordStore(Protocol):
             cubes: The ids of the cubes that somebody watches.
         """
 
-    async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
+    async def read(
+        self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False, again: Sequence[CubeRow] = ()
+    ) -> T:
         """Runs work on one consistent snapshot that holds every write acknowledged before.
 
         Args:
             work: What to read.
             brief: True promises that the work looks up a few rows by their keys, well below a millisecond. An embedded
                 store then runs it at once, where handing it to a thread would take longer than the work.
+            again: Cubes as an earlier unit of work has returned them. A store over a network may show these as they
+                were then instead of asking for them once more, and may run the work twice.
         """
 
     async def write(self, work: Callable[[Writer], Awaitable[T]]) -> T:

@@ -15,13 +15,24 @@ from memos_server.mem_os.access import CubeView
 
 @dataclass(slots=True)
 class Scope:
-    """One cube of a search."""
+    """One cube of a search.
+
+    Attributes:
+        cube: The cube as it was when the search began.
+        settings: Its settings.
+        view: What the caller sees of it.
+        revision: The revision that is searched.
+        granted: uid -> level of the memories that single grants show.
+        read_at: When `cube` was read, seconds of the monotonic clock.
+        vector: The query's vector, float32 (dimension,); None where there is none.
+    """
 
     cube: CubeRow
     settings: CubeContent
     view: CubeView
     revision: int
     granted: dict[str, int] = field(default_factory=dict)
+    read_at: float = 0.0
     vector: NDArray[np.float32] | None = None
 
 

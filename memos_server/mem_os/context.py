@@ -108,10 +108,13 @@ class Mos:
         """Whether other servers write to the record too."""
         return self.store.access_generation is None
 
-    async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
-        """Runs work on a snapshot of the record; `brief` work looks up a few rows by their keys."""
+    async def read(
+        self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False, again: Sequence[CubeRow] = ()
+    ) -> T:
+        """Runs work on a snapshot of the record; `brief` work looks up a few rows by their keys, and cubes that are
+        read `again` may be shown as they were."""
         with step("record.read"):
-            return await self.store.read(work, brief=brief)
+            return await self.store.read(work, brief=brief, again=again)
 
     def blob_lock(self, cube_uid: str) -> asyncio.Lock:
         """Returns the lock under which a cube's blobs appear and vanish, in the store and in the record alike."""

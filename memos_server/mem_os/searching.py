@@ -9,6 +9,7 @@ version, its state and the caller's access, and the candidate set widens until `
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -54,6 +55,9 @@ WEIGHTS = {"lexical": 1.0, "vector": 0.7, "graph": 1.0}
 _DEPTH = 200
 _MAX_DEPTH = 1_000_000
 _FEW_CUBES = 4
+_SAME_S = 1.0
+"""For how long a search takes its cubes as it first read them, seconds: what changes in one meanwhile, the next search
+sees."""
 _FEW_CANDIDATES = 2 * _DEPTH
 _ALL_STATES = frozenset({MEMORY_STATE_ACTIVE, MEMORY_STATE_MERGED, MEMORY_STATE_ARCHIVED, MEMORY_STATE_DELETED})
 
@@ -140,6 +144,7 @@ async def _scopes(
         return found
 
     scopes = []
+    read_at = time.monotonic()
     cubes = await mos.read(read, brief=len(request.cubes) <= _FEW_CUBES)
     reached = await asyncio.gather(*(mos.keeper.caught_up(cube) for cube, _ in cubes))
     for (cube, revision), indexed in zip(cubes, reached, strict=True):
@@ -155,7 +160,7 @@ async def _scopes(
         settings = CubeContent.FromString(cube.settings.payload)
         view = call.view(cube.id)
         granted = await mos.keeper.granted_uids(cube, view)
-        scopes.append(Scope(cube, settings, view, min(wanted, indexed), granted))
+        scopes.append(Scope(cube, settings, view, min(wanted, indexed), granted, read_at))
     return scopes
 
 
@@ -337,7 +342,10 @@ async def _confirm(
                     confirmed[scope.cube.uid, uid] = Hit(memory=message) if fits else None
 
         if unknown:
-            await mos.read(read)
+            # A search that waited for its index asks for the cubes as they are by now.
+            recent = time.monotonic() - _SAME_S
+            scopes = {item.scope.cube.uid: item.scope for item in unknown}.values()
+            await mos.read(read, again=[scope.cube for scope in scopes if scope.read_at >= recent])
         for item in group:
             hit = confirmed[item.scope.cube.uid, item.uid]
             if hit is not None:

@@ -7,8 +7,11 @@ state at the pinned head can be read with as many statements as it takes, while 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
+
+from neo4j import Bookmarks
 
 from memos_server.graph_dbs.base import CommitRow, CubeRow
 from memos_server.graph_dbs.neo4j.shapes import CUBE, HEAD, WHOLE, Held, OvertakenError, damaged, to_held
@@ -33,6 +36,16 @@ class Pins:
         self._statements = statements
         self._by_key: dict[int, Held] = {}
         self._keys: dict[str, int | None] = {}
+
+    def resume(self, helds: Iterable[Held]) -> None:
+        """Goes on with cubes as another unit of work has pinned them."""
+        for held in helds:
+            self._pin(held)
+
+    @property
+    def pinned(self) -> Collection[Held]:
+        """The cubes that are pinned."""
+        return self._by_key.values()
 
     async def by_id(self, cube_id: str) -> CubeRow | None:
         """Returns a cube as it is, or as it was when the unit first read it."""
@@ -83,6 +96,34 @@ class Pins:
             return held
         self._keys[held.row.id] = held.row.key
         return self._by_key.setdefault(held.row.key, held)
+
+
+class Moments:
+    """What units of work have pinned, so that a later unit may go on at it: the last pin of each cube, of so many, with
+    the bookmarks after which everything that it shows is there whole."""
+
+    def __init__(self, most: int = 1024) -> None:
+        """Keeps the pins of `most` cubes."""
+        self._most = most
+        self._kept: OrderedDict[int, tuple[Held, Bookmarks]] = OrderedDict()
+
+    def note(self, pinned: Iterable[Held], bookmarks: Bookmarks) -> None:
+        """Keeps the pins of a unit that has ended with these bookmarks."""
+        for held in pinned:
+            self._kept[held.key] = (held, bookmarks)
+            self._kept.move_to_end(held.key)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def of(self, cubes: Iterable[CubeRow]) -> tuple[list[Held], Bookmarks | None]:
+        """Returns the pins of cubes, as far as there are any that are as new as these rows, and what to wait for."""
+        found, after = [], None
+        for cube in cubes:
+            held, bookmarks = self._kept.get(cube.key, (None, None))
+            if held is not None and bookmarks is not None and held.revision >= cube.revision:
+                found.append(held)
+                after = bookmarks if after is None else after + bookmarks
+        return found, after
 
 
 class LockedCubes(Pins):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 from memos_server.graph_dbs.base import (
@@ -28,6 +28,7 @@ from memos_server.graph_dbs.neo4j.shapes import (
     KIND_LABELS,
     NOW,
     WHOLE,
+    Held,
     first_handle,
     seen,
     seen_parameters,
@@ -150,11 +151,17 @@ _EDGES: Final = {
 class Neo4jReader(AccessReader):
     """Reads through some statements, each cube at the head that it had when it was first read."""
 
-    def __init__(self, statements: LongStatements) -> None:
-        """Reads through `statements`."""
+    def __init__(self, statements: LongStatements, pinned: Iterable[Held] = ()) -> None:
+        """Reads through `statements`; cubes that are `pinned` as they were then."""
         super().__init__(statements)
         self._long = statements
         self._pins = Pins(statements)
+        self._pins.resume(pinned)
+
+    @property
+    def pinned(self) -> Collection[Held]:
+        """The cubes that were read, as they were then."""
+        return self._pins.pinned
 
     async def _head(self, cube: int) -> int:
         """Returns the revision at which a cube is read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -13,10 +14,11 @@ from neo4j.exceptions import AuthError, ClientError
 
 from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import News, Reader, Writer
+from memos_server.graph_dbs.base import CubeRow, News, Reader, Writer
 from memos_server.graph_dbs.neo4j.connection import Endpoint
 from memos_server.graph_dbs.neo4j.copying import MovingRecord
 from memos_server.graph_dbs.neo4j.faults import FAULTS, explained, is_conflict, is_lost
+from memos_server.graph_dbs.neo4j.pins import Moments
 from memos_server.graph_dbs.neo4j.reader import Neo4jReader
 from memos_server.graph_dbs.neo4j.schema import migrate, strangers
 from memos_server.graph_dbs.neo4j.sequences import next_number
@@ -94,6 +96,7 @@ class Neo4jRecordStore(MovingRecord):
         self._working: set[asyncio.Task[Any]] = set()
         self._driver: AsyncDriver | None = None
         self._units: Units | None = None
+        self._moments = Moments()
 
     @property
     def access_generation(self) -> int | None:
@@ -157,17 +160,30 @@ class Neo4jRecordStore(MovingRecord):
             raise self._explained(error) from error
         return News(access, erased, dict(heads))
 
-    async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
+    async def read(
+        self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False, again: Sequence[CubeRow] = ()
+    ) -> T:
         """See RecordStore."""
         del brief  # whatever goes over the network is awaited
-        driver = self._ready()
+        if again:
+            with contextlib.suppress(PurgedMeanwhileError):
+                return await self._read(work, again)
         try:
-            async with driver.session(database=self._endpoint.database) as session:
-                return await work(Neo4jReader(ReadStatements(session, self._reads)))
+            return await self._read(work)
         except PurgedMeanwhileError as error:
             raise MipError(
                 "BACKEND_UNAVAILABLE", "what is read was purged meanwhile; try again", retry_after_s=0.1
             ) from error
+
+    async def _read(self, work: Callable[[Reader], Awaitable[T]], again: Sequence[CubeRow] = ()) -> T:
+        pinned, after = self._moments.of(again)
+        try:
+            async with self._ready().session(database=self._endpoint.database, bookmarks=after) as session:
+                reader = Neo4jReader(ReadStatements(session, self._reads), pinned)
+                result = await work(reader)
+                if len(reader.pinned) > len(pinned):
+                    self._moments.note(reader.pinned, await session.last_bookmarks())
+                return result
         except FAULTS as error:
             raise self._explained(error) from error
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import News, Reader, Writer
+from memos_server.graph_dbs.base import CubeRow, News, Reader, Writer
 from memos_server.graph_dbs.sqlite.files import settle
 from memos_server.graph_dbs.sqlite.moving import MovingRecord
 from memos_server.graph_dbs.sqlite.probing import try_record
@@ -170,8 +170,11 @@ class SqliteRecordStore(MovingRecord):
 
         return News(self._generation, self._erasures, await self.read(heads))
 
-    async def read(self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False) -> T:
+    async def read(
+        self, work: Callable[[Reader], Awaitable[T]], *, brief: bool = False, again: Sequence[CubeRow] = ()
+    ) -> T:
         """See RecordStore."""
+        del again  # a new snapshot costs nothing here
         if brief:
             return self._read(work)
         cancelled = threading.Event()

@@ -74,9 +74,11 @@ def current(revision: int) -> Where:
     return Filter.all_of([since, Filter.not_(Filter.by_property("to_revision").less_or_equal(revision))])
 
 
-def since(revision: int) -> Where:
-    """Returns the filter of the versions that are newer than a revision."""
-    return Filter.by_property("from_revision").greater_than(revision)
+def since(revision: int, *, ended: bool) -> Where:
+    """Returns the filter of the versions that are newer than a revision; with `ended` also of those that ended after
+    it, which were written again then."""
+    began = Filter.by_property("from_revision").greater_than(revision)
+    return Filter.any_of([began, Filter.by_property("to_revision").greater_than(revision)]) if ended else began
 
 
 def up_to(level: int) -> Where:

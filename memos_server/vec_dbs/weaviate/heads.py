@@ -45,7 +45,8 @@ class Head:
         objects: How many objects it has at least.
         erased: The last revision whose batch erased a content.
         cells: Its versions that are current at the revision and have a content, counted.
-        marks: (when, seconds since the epoch; the revision that was reached then), oldest first, a few.
+        marks: (when, seconds since the epoch; the revision that was reached then), oldest first, a few; the last one is
+            of the last write.
     """
 
     revision: int = 0
@@ -69,9 +70,10 @@ class Head:
         now = time.time()
         old = [mark for mark in self.marks if mark[0] < now - _SETTLED_S][-1:]
         new = [mark for mark in self.marks if mark[0] >= now - _SETTLED_S]
-        if not new or now - new[-1][0] >= _SETTLED_S / 8:
-            new.append((now, revision))
-        return [*old, *new]
+        # The last mark is that of the last write, so that a cube that nobody writes to settles as a whole.
+        if len(new) > 1 and new[-1][0] - new[-2][0] < _SETTLED_S / 8:
+            new.pop()
+        return [*old, *new, (now, revision)]
 
     @property
     def versions(self) -> int:

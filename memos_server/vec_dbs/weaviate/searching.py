@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from weaviate.classes.query import Sort
+from weaviate.classes.query import Filter, Sort
 
 from memos_server.vec_dbs.base import Candidate, IndexQuery, IndexResult
 from memos_server.vec_dbs.weaviate import filters
@@ -18,12 +18,14 @@ from memos_server.vec_dbs.weaviate.collections import Collections
 from memos_server.vec_dbs.weaviate.connection import MissingError
 from memos_server.vec_dbs.weaviate.heads import Head, Heads
 from memos_server.vec_dbs.weaviate.reading import MOST, Reader
-from memos_server.vec_dbs.weaviate.rows import FULL, NEAR, RANKED, Row, term
+from memos_server.vec_dbs.weaviate.rows import FULL, NEAR, RANKED, Row, object_id, term
 from memos_server.vec_dbs.weaviate.statistics import Statistics, Totals
 from memos_server.vec_dbs.weaviate.tenants import Place
 
 _MARGIN = 8
 """How many candidates more than asked for show whether the last ones are equal."""
+_VECTORS = 500
+"""How many vectors are asked for at once."""
 _KNOWN_S = 1.0
 """For how long a head is taken for the newest, seconds. A search asks for it again meanwhile."""
 
@@ -174,6 +176,7 @@ class _Search:
         self._words = {word: term(word) for word in dict.fromkeys(query.terms)}
         self._special = filters.raised(query.max_sensitivity, query.granted)
         self._grants = {uid: level for level, uids in self._special.items() for uid in uids}
+        self._bare = False
 
     async def run(self) -> IndexResult:
         query = self._query
@@ -205,7 +208,7 @@ class _Search:
         if few and by_vector and not vector.complete:
             # More was written than the head knew.
             lexical = await self._lexical(few=False, with_vectors=True)
-        return self._result(lexical, vector, totals)
+        return await self._result(lexical, vector, totals)
 
     async def _lexical(self, *, few: bool, with_vectors: bool) -> Hits:
         """Returns what has a term, in Weaviate's order, which is nearly the port's."""
@@ -213,20 +216,22 @@ class _Search:
             return Hits((), complete=True)
         text = " ".join(self._words.values())
 
-        async def best(limit: int) -> list[Row]:
-            return await self._searcher.reader.ranked(
-                self._place, text, self._where, RANKED, limit=limit, vectors=with_vectors
-            )
+        async def best(limit: int, where: Any = self._where) -> list[Row]:
+            # Those of a few hundred come along; of thousands only the vectors of the best are asked for, later.
+            inline = with_vectors and limit <= 4 * self._query.depth
+            self._bare |= with_vectors and not inline
+            return await self._searcher.reader.ranked(self._place, text, where, RANKED, limit=limit, vectors=inline)
 
         settled = self._head.settled()
         if few or not settled:
             return await self._widened(best, min(self._head.objects, MOST - _MARGIN))
+        margin = self._query.depth + self._query.depth // 4
+        if settled >= self._head.revision:
+            return await self._widened(best, margin)
         # What Weaviate has in memory alone it ranks wrongly unless all of it is asked for.
-        recent = filters.every([filters.since(settled), self._where])
-        old, new = await asyncio.gather(
-            self._widened(best, self._query.depth + self._query.depth // 4),
-            self._searcher.reader.ranked(self._place, text, recent, RANKED, limit=MOST, vectors=with_vectors),
-        )
+        past = self._query.revision < self._head.revision
+        recent = filters.every([filters.since(settled, ended=past), self._where])
+        old, new = await asyncio.gather(self._widened(best, margin), best(MOST, recent))
         if old.complete:
             return old
         return Hits(self._seen([*old.rows, *new]), complete=False)
@@ -271,7 +276,7 @@ class _Search:
                     best[row.uid] = row
         return [row for row in rows if best.get(row.uid) is row]
 
-    def _result(self, lexical: Hits, vector: Hits, totals: Totals) -> IndexResult:
+    async def _result(self, lexical: Hits, vector: Hits, totals: Totals) -> IndexResult:
         query = self._query
         idf = {
             word: math.log(1.0 + (totals.versions - having + 0.5) / (having + 0.5))
@@ -293,6 +298,8 @@ class _Search:
         )
         chosen = list({each.row.uid: each for each in [*by_words[: query.depth], *by_vector[: query.depth]]}.values())
         near = None if query.vector is None else query.vector.astype(np.float32, copy=False)
+        if self._bare:
+            await self._complete([each.row for each in chosen if each.row.uid not in cosines])
         for each in chosen:
             each.vector = cosines.get(each.row.uid)
             if each.vector is None and near is not None:
@@ -309,6 +316,15 @@ class _Search:
             vector_floor=kept[-1] if kept else 0.0,
             exhausted=lexical.complete and vector.complete and len(chosen) == len(channels),
         )
+
+    async def _complete(self, rows: Sequence[Row]) -> None:
+        """Reads the vectors of versions that came without."""
+        lacking = {(row.uid, row.since): row for row in rows if row.vector is None}
+        ids = [object_id(self._place[1], *at) for at in lacking]
+        for low in range(0, len(ids), _VECTORS):
+            where = Filter.by_id().contains_any(ids[low : low + _VECTORS])
+            for row in await self._searcher.reader.found(self._place, where, NEAR, limit=_VECTORS, vectors=True):
+                lacking[row.uid, row.since].vector = row.vector
 
     async def _newest(self) -> IndexResult:
         query = self._query
@@ -358,7 +374,7 @@ class _Everything:
         indexed = set(words.values())
         lexical = [row for row in passing if not indexed.isdisjoint(row.terms.split(" "))]
         nearest = near if query.vector is not None else []
-        return self._search.result(Hits(lexical, complete=True), Hits(nearest, complete=True), totals)
+        return await self._search.result(Hits(lexical, complete=True), Hits(nearest, complete=True), totals)
 
 
 async def _nothing() -> Hits:
