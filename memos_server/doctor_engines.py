@@ -17,7 +17,7 @@ from memos_server.configs.settings import Settings
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import RecordStore
 from memos_server.main import StandIns
-from memos_server.mem_os import indexing
+from memos_server.mem_os import index_batches
 from memos_server.memories.registry import MemoryTypes
 from memos_server.vec_dbs.base import SearchIndex
 
@@ -103,7 +103,7 @@ async def _record(settings: Settings) -> None:
 async def _index(settings: Settings) -> None:
     chosen = settings.index
     index = load_backend("memos.vec_dbs", chosen.backend, str(settings.data), port=SearchIndex, **chosen.config)
-    await _opened_and_probed(index, index.open(indexing.version_of(MemoryTypes.installed(), chosen.backend)))
+    await _opened_and_probed(index, index.open(index_batches.version_of(MemoryTypes.installed(), chosen.backend)))
 
 
 async def _blobs(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from memos_server.configs.settings import Settings
 from memos_server.doctor_engines import ENGINES, is_shared
 from memos_server.errors import MipError
 from memos_server.graph_dbs.base import CubeRow, Reader, RecordStore
-from memos_server.mem_os import indexing
+from memos_server.mem_os import index_batches
 from memos_server.mem_os.indexing import IndexKeeper
 from memos_server.memories.registry import MemoryTypes
 from memos_server.vec_dbs.base import SearchIndex
@@ -87,7 +87,7 @@ async def opened(settings: Settings) -> AsyncIterator[Upkeep]:
             "memos.vec_dbs", settings.index.backend, data, port=SearchIndex, **settings.index.config
         )
         stack.push_async_callback(index.close)
-        version = indexing.version_of(types, settings.index.backend)
+        version = index_batches.version_of(types, settings.index.backend)
         if settings.index.backend not in ENGINES and folder.index_version() != version:
             # As a server does at its start.
             folder.clear_index()

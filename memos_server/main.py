@@ -43,7 +43,7 @@ from memos_server.errors import MipError
 from memos_server.graph_dbs.base import AuditRow, RecordStore, Writer
 from memos_server.graph_dbs.moving import refuse_marked
 from memos_server.mem_cube.log import now_us
-from memos_server.mem_os import indexing
+from memos_server.mem_os import index_batches
 from memos_server.mem_os.access import SERVER
 from memos_server.mem_os.compaction import compact
 from memos_server.mem_os.context import Mos
@@ -229,7 +229,7 @@ async def _parts(
     index = instead.index or load_backend(
         "memos.vec_dbs", settings.index.backend, data, port=SearchIndex, **settings.index.config
     )
-    index_version = indexing.version_of(types, settings.index.backend)
+    index_version = index_batches.version_of(types, settings.index.backend)
     if folder.index_version() != index_version:
         folder.clear_index()
         folder.set_index_version(index_version)

@@ -10,7 +10,7 @@ from typing import Final
 from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED
 from memos_server.configs.backends import load_backend
 from memos_server.graph_dbs.base import CubeRow, Reader
-from memos_server.mem_os import indexing
+from memos_server.mem_os import index_batches
 from memos_server.mem_os.indexing import IndexKeeper
 from memos_server.memories.registry import MemoryTypes
 from memos_server.migrate_sides import Side
@@ -46,7 +46,7 @@ async def fill(side: Side, progress: Callable[[int], None]) -> list[str]:
             "memos.vec_dbs", settings.index.backend, str(settings.data), port=SearchIndex, **settings.index.config
         )
         stack.push_async_callback(index.close)
-        version = indexing.version_of(types, settings.index.backend)
+        version = index_batches.version_of(types, settings.index.backend)
         if side.folder.index_version() != version:
             # As a server does at its start.
             side.folder.clear_index()

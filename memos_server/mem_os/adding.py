@@ -16,6 +16,7 @@ from memos_server.mem_cube.commitments import new_salts
 from memos_server.mem_os.access import require_level
 from memos_server.mem_os.context import Call, Mos, existing_cube, in_use
 from memos_server.mem_os.embedding import embed_missing, take_all_supplied
+from memos_server.mem_os.index_batches import added_alone
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, replayed
 from memos_server.mem_os.render import commit_of, memory_message, own_commit, visible_memories
 from memos_server.mem_os.sealing import Draft, check_references, draft, inherited_sensitivities, off_loop
@@ -61,7 +62,13 @@ async def add_memories(mos: Mos, call: Call, request: AddMemoriesRequest) -> Add
             )
 
         # The writer serves everybody: what need not be done in the transaction is done after it.
-        return Outcome(request.parent, cube, row.revision, build=lambda: off_loop(mos, build, request.memories))
+        return Outcome(
+            request.parent,
+            cube,
+            row.revision,
+            build=lambda: off_loop(mos, build, request.memories),
+            added=added_alone(cube, row, versions),
+        )
 
     async def respond(txn: Reader, _: str, revision: int) -> AddMemoriesResponse:
         cube = await existing_cube(txn, cube_id, deleted=True)

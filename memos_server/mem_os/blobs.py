@@ -166,14 +166,19 @@ async def _refuse_unproven(mos: Mos, call: Call, cube: CubeRow, header: BlobHead
     if await mos.blobs.size(cube.uid, header.digest) is None:
         return
 
-    async def read(txn: Reader) -> bool:
-        return header.digest in await known_blobs(txn, call, cube, [header.digest])
+    async def read(txn: Reader) -> tuple[bool, bool]:
+        held = bool(await txn.blobs(cube.key, [header.digest]))
+        return held, header.digest in await known_blobs(txn, call, cube, [header.digest])
 
     if whole:
         # The blob stays as it is; the store drops what came.
         await mos.blobs.finish(cube.uid, header.digest, header.size)
         raise MipError("DIGEST_MISMATCH", "the bytes do not have the digest that the header announces")
-    if not await mos.read(read):
+    held, known = await mos.read(read)
+    if not held and await mos.blobs.upload_size(cube.uid, header.digest) >= header.size:
+        # A call that was cut off made the blob, and neither recorded it nor dropped the upload: it is finished now.
+        return
+    if not known:
         raise MipError("UPLOAD_INCOMPLETE", "the upload is unknown; send it from the start")
 
 

@@ -20,6 +20,7 @@ from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import CubeRow, Reader, Writer
 from memos_server.mem_os.adding import drafts_of, new_versions
 from memos_server.mem_os.context import Call, Mos, existing_cube
+from memos_server.mem_os.index_batches import added_alone
 from memos_server.mem_os.mutation import Outcome, commit, locked_cube, mutate, was_used, without_request_id
 from memos_server.mem_os.render import commit_of, own_commit
 from memos_server.mem_os.sealing import Draft
@@ -52,7 +53,7 @@ async def bulk_add_memories(
             versions = await new_versions(txn, call, now, drafts)
             row = await commit(txn, call, now, versions, cause=header.cause, request_id=header.request_id)
             response = BulkAddMemoriesResponse(commit=own_commit(cube_id, row), memory_count=len(versions))
-            return Outcome(header.parent, now, row.revision, response)
+            return Outcome(header.parent, now, row.revision, response, added=added_alone(now, row, versions))
 
         async def respond(txn: Reader, _: str, revision: int) -> BulkAddMemoriesResponse:
             now = await existing_cube(txn, cube_id, deleted=True)

@@ -11,7 +11,6 @@ is itself at fault: a disk or a backend that is away, and a record that cannot b
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,28 +18,18 @@ from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-import numpy as np
-
-from memos_server._pb.mip.v1.commit_pb2 import CHANGE_KIND_MEMORY_ADDED, CHANGE_KIND_MEMORY_UPDATED, Change
-from memos_server._pb.mip.v1.cube_pb2 import CubeContent
-from memos_server._pb.mip.v1.memory_pb2 import MEMORY_STATE_PURGED, Memory
 from memos_server.errors import MipError
-from memos_server.graph_dbs.base import OPEN, ChangeRow, CubeRow, Kind, Reader, RecordStore
-from memos_server.mem_os import filters
+from memos_server.graph_dbs.base import OPEN, CubeRow, Kind, Reader, RecordStore
 from memos_server.mem_os.access import CubeView
+from memos_server.mem_os.index_batches import Added, Batches, Handed
 from memos_server.mem_os.index_faults import IndexFaultError, is_away, of_index
-from memos_server.memories.analysis import ANALYZER_VERSION, analyze
-from memos_server.memories.entities import entities
-from memos_server.memories.indexed_text import indexed_text
 from memos_server.memories.registry import MemoryTypes
 from memos_server.telemetry.calls import step
 from memos_server.vec_dbs.base import (
     IndexBatch,
-    IndexContent,
     IndexEntry,
     IndexQuery,
     IndexResult,
-    IndexVersion,
     Predicate,
     SearchIndex,
 )
@@ -48,34 +37,15 @@ from memos_server.vec_dbs.base import (
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
-_BATCH = 2000
-"""About how many changes go into one batch; a larger commit is a batch of its own."""
-_STEP = 1000
 _PAUSE_S = 0.025
 """How long the index lets commits gather when nobody waits for it, seconds: catching up costs more by the time than by
 the commit."""
+_INLINE = 16
+"""Up to how many texts are analysed on the event loop."""
 _SHARED_TRIES = 5
 """How often an index that another server changes at the same time is continued before it is made anew."""
 _RETRY_S = 1.0
 """How long an index that could not be written is left alone, seconds."""
-
-
-INDEX_VERSION = f"{ANALYZER_VERSION}.2"
-"""What the indexes hold depends on the analyzer and on which text, facets and entities a content gives; a change of the
-latter raises the last number. An index of another version is made anew."""
-
-
-def version_of(types: MemoryTypes, backend: str) -> str:
-    """Returns the version of what an index holds: INDEX_VERSION, and what a plug-in changes in it, at most 64 bytes.
-
-    Args:
-        types: The memory types, whose words it holds.
-        backend: The name of the backend that holds it.
-    """
-    words = types.version()
-    if backend == "embedded" and not words:
-        return INDEX_VERSION
-    return f"{INDEX_VERSION}+{hashlib.sha256(f'{backend} {words}'.encode()).hexdigest()[:16]}"
 
 
 class IndexKeeper:
@@ -92,7 +62,9 @@ class IndexKeeper:
         """
         self._store = store
         self._index = index
-        self._types = types
+        self._batches = Batches(types)
+        self._handed = Handed()
+        self._wanted: dict[str, int] = {}
         self._wait_s = wait_s
         # A lock lives as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -113,9 +85,18 @@ class IndexKeeper:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def moved(self, cube_id: str, cube_uid: str, revision: int) -> None:
-        """Catches up soon after a commit; a search does not wait for it, but has it done at once."""
-        del revision
+    def moved(self, cube_id: str, cube_uid: str, revision: int, added: Added | None = None) -> None:
+        """Catches up soon after a commit; a search does not wait for it, but has it done at once.
+
+        Args:
+            cube_id: The cube.
+            cube_uid: Its uid.
+            revision: The commit's revision.
+            added: The commit itself, where it only added memories, so that it need not be read back.
+        """
+        self._wants(cube_uid, revision)
+        if added is not None and not self._closing:
+            self._handed.put(cube_uid, added)
         if cube_uid not in self._soon and not self._closing:
             loop = asyncio.get_running_loop()
             self._soon[cube_uid] = loop.call_later(_PAUSE_S, self._start, cube_id, cube_uid)
@@ -150,6 +131,7 @@ class IndexKeeper:
                 # It may only have been away; nobody waits for the proof.
                 self._start(cube.id, cube.uid)
             return indexed
+        self._wants(cube.uid, cube.revision)
         try:
             with step("index.wait"):
                 async with asyncio.timeout(self._wait_s):
@@ -159,6 +141,9 @@ class IndexKeeper:
             # Out of time, or the index cannot be brought up, which the task has logged and `broken` tells.
             indexed = await self.indexed_revision(cube.uid)
         return indexed
+
+    def _wants(self, cube_uid: str, revision: int) -> None:
+        self._wanted[cube_uid] = max(revision, self._wanted.get(cube_uid, 0))
 
     def _may_try(self, cube_uid: str) -> bool:
         """Returns whether an index can be brought up as far as is known, or was left alone for long enough."""
@@ -181,6 +166,7 @@ class IndexKeeper:
     def _ended(self, cube_id: str, cube_uid: str, task: asyncio.Task[int]) -> None:
         if self._tasks.get(cube_uid) is task:
             del self._tasks[cube_uid]
+            self._wanted.pop(cube_uid, None)
             if cube_uid not in self._broken:
                 self._behind.pop(cube_uid, None)
         error = None if task.cancelled() else task.exception()
@@ -217,87 +203,24 @@ class IndexKeeper:
 
     async def _replay(self, cube_id: str, cube_uid: str, indexed: int) -> int:
         while True:
-
-            async def read(txn: Reader, after: int = indexed) -> tuple[int, IndexBatch] | None:
-                return await self._batch(txn, cube_id, after)
-
-            found = await self._store.read(read)
+            found = await self._next(cube_id, cube_uid, indexed)
             if found is None:
                 return indexed
             dimension, batch = found
             await of_index(self._index.apply(cube_uid, dimension, batch))
             indexed = batch.to_revision
 
-    async def _batch(self, txn: Reader, cube_id: str, after: int) -> tuple[int, IndexBatch] | None:
-        cube = await txn.cube(cube_id)
-        if cube is None or cube.revision <= after:
+    async def _next(self, cube_id: str, cube_uid: str, after: int) -> tuple[int, IndexBatch] | None:
+        """Returns the dimension and the next batch after a revision; None when the index knows all that is known."""
+        handed = self._handed.after(cube_uid, after)
+        if handed:
+            if sum(len(commit.memories) for commit in handed) <= _INLINE:
+                return self._batches.of_added(after, handed)
+            # Analysing a thousand texts would hold the event loop for a tenth of a second.
+            return await asyncio.to_thread(self._batches.of_added, after, handed)
+        if after >= self._wanted.get(cube_uid, OPEN):
             return None
-        contents: dict[bytes, IndexContent] = {}
-        versions: list[IndexVersion] = []
-        erased: list[bytes] = []
-        revision, count = after, 0
-        for commit in await txn.commits(cube.key, after + 1, OPEN, _STEP, newest_first=False):
-            if count and count + commit.change_count > _BATCH:
-                break
-            sequence = -1
-            while sequence < commit.change_count - 1:
-                rows = await txn.changes(cube.key, commit.revision, sequence, _STEP, with_content=True)
-                if not rows:
-                    break  # rows were lost, which VerifyCube names; the rest is found all the same
-                sequence = rows[-1].sequence
-                await self._add(txn, cube, rows, contents, versions, erased)
-            revision, count = commit.revision, count + commit.change_count
-        dimension = CubeContent.FromString(cube.settings.payload).embedding_dimension
-        return dimension, IndexBatch(after, revision, list(contents.values()), versions, erased)
-
-    async def _add(
-        self,
-        txn: Reader,
-        cube: CubeRow,
-        rows: Sequence[ChangeRow],
-        contents: dict[bytes, IndexContent],
-        versions: list[IndexVersion],
-        erased: list[bytes],
-    ) -> None:
-        memories = [row for row in rows if row.version.kind is Kind.MEMORY]
-        vectors = await txn.vectors([row.version.content for row in memories if row.version.content is not None])
-        for row in memories:
-            version = row.version
-            purged = version.current_state == MEMORY_STATE_PURGED
-            key = version.commitment if version.payload and not purged else None
-            versions.append(
-                IndexVersion(
-                    version.uid,
-                    version.from_revision,
-                    key,
-                    version.state,
-                    version.sensitivity,
-                    version.create_time / 1e6,
-                    version.time / 1e6,
-                )
-            )
-            if version.state == MEMORY_STATE_PURGED:
-                before = version.from_revision
-                while past := await txn.history(cube.key, Kind.MEMORY, version.id, before, _STEP):
-                    erased += [old.commitment for old in past if old.commitment]
-                    before = past[-1].from_revision
-            elif key is not None and Change.FromString(row.change).kind in (
-                CHANGE_KIND_MEMORY_ADDED,
-                CHANGE_KIND_MEMORY_UPDATED,
-            ):
-                contents[key] = self._content(key, version.payload, vectors.get(version.content or -1))
-
-    def _content(self, key: bytes, payload: bytes, vector: bytes | None) -> IndexContent:
-        memory = Memory.FromString(payload)
-        text = indexed_text(self._types, memory)
-        return IndexContent(
-            key=key,
-            terms=analyze(text),
-            facets=filters.facets_of(memory),
-            entities=entities(text),
-            numbers=filters.numbers_of(memory),
-            vector=np.frombuffer(vector, "<f4") if vector is not None else None,
-        )
+        return await self._store.read(lambda txn: self._batches.of_log(txn, cube_id, after))
 
     async def search(self, cube: CubeRow, query: IndexQuery) -> IndexResult:
         """Asks the index of a cube. An index whose files were lost since it was asked for its revision is made anew.
@@ -368,6 +291,7 @@ class IndexKeeper:
     async def drop(self, cube_uid: str) -> None:
         """Drops a cube's index, in memory and on disk; a search would make it anew."""
         self._not_later(cube_uid)
+        self._handed.forget(cube_uid)
         async with self._locks.setdefault(cube_uid, asyncio.Lock()):
             await self._index.drop(cube_uid)
         self._broken.pop(cube_uid, None)

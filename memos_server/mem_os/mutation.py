@@ -22,6 +22,7 @@ from memos_server.errors import MipError, invalid_field
 from memos_server.graph_dbs.base import AuditRow, CommitRow, CubeRow, NewVersion, Reader, RequestKey, RequestRow, Writer
 from memos_server.mem_cube.log import append_commit, now_us
 from memos_server.mem_os.context import Call, Mos, existing_cube
+from memos_server.mem_os.index_batches import Added
 from memos_server.telemetry.calls import step
 
 R = TypeVar("R", bound=Message)
@@ -37,6 +38,7 @@ class Outcome(Generic[R]):
         revision: The commit's revision; 0 when there is none.
         response: The response, when the work has it at hand; else it is built by `build` or `respond`.
         build: Builds the response from what the work knows, outside the transaction; None leaves it to `respond`.
+        added: The commit for the index, where it only added memories.
     """
 
     result: str
@@ -44,6 +46,7 @@ class Outcome(Generic[R]):
     revision: int = 0
     response: R | None = None
     build: Callable[[], Awaitable[R]] | None = None
+    added: Added | None = None
 
 
 class ChangedMeanwhileError(Exception):
@@ -116,7 +119,7 @@ async def mutate(
         with step("record.write"):
             outcome = await mos.store.write(in_transaction)
         if outcome.cube is not None:
-            mos.keeper.moved(outcome.cube.id, outcome.cube.uid, outcome.revision)
+            mos.keeper.moved(outcome.cube.id, outcome.cube.uid, outcome.revision, outcome.added)
             mos.heads.moved(outcome.cube.id)
         if changes_access:
             mos.access_changed()

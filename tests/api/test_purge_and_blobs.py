@@ -10,6 +10,7 @@ import pytest
 from memos_server._pb.mip.v1 import common_pb2
 from memos_server._pb.mip.v1.blob_service_pb2 import BlobData, BlobHeader, WriteBlobRequest
 from memos_server._pb.mip.v1.job_pb2 import JOB_STATE_SUCCEEDED
+from memos_server.errors import MipError
 from tests.conftest import World
 from tests.support.mip import Memory, Mip, Provenance, RpcError, text
 
@@ -161,6 +162,36 @@ async def test_a_blob_with_other_bytes_than_announced_is_refused(mip: Mip, cube:
         with pytest.raises(RpcError) as raised:
             await mip.upload("WriteBlob", upload)
         assert raised.value.reason == reason
+
+
+async def test_an_upload_whose_end_was_cut_off_between_store_and_record_is_finished_by_the_next_call(
+    world: World, mip: Mip, cube: str
+) -> None:
+    data = b"0123456789abcdef" * 100
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    mos = world.server.mos
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def away(*_: object) -> None:
+            raise MipError("BACKEND_UNAVAILABLE", "the record is away")
+
+        patch.setattr(mos.store, "write", away)
+        with pytest.raises(RpcError):
+            await mip.upload("WriteBlob", frames(cube, data))
+    row = await mos.read(lambda txn: txn.cube("c"))
+    assert row is not None
+    assert await mos.blobs.size(row.uid, digest) == len(data), "the blob is there, and nobody's"
+
+    async def left(*_: object) -> int:
+        return len(data)
+
+    # A store in a network may have made the blob and not dropped the upload: its client goes on at the end of that.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mos.blobs, "upload_size", left)
+        at = (await mip.QueryWrite(parent=cube, digest=digest)).committed_size
+        header = WriteBlobRequest(header=BlobHeader(parent=cube, digest=digest, size=len(data), offset=at))
+        await mip.upload("WriteBlob", [header, WriteBlobRequest(finish=True)])
+    assert (await mip.QueryWrite(parent=cube, digest=digest)).complete
 
 
 async def test_a_blob_of_a_purged_memory_is_erased(world: World, mip: Mip, cube: str) -> None:

@@ -101,10 +101,10 @@ def _change_jobs(variant: dict[str, Any]) -> None:
 
 
 def _change_index(version: str) -> None:
-    from memos_server.mem_os import indexing
+    from memos_server.mem_os import index_batches
 
     # Whichever the server takes as the version of the content: words of another analyzer are another index.
-    indexing.INDEX_VERSION = f"{indexing.INDEX_VERSION}.{version}"
+    index_batches.INDEX_VERSION = f"{index_batches.INDEX_VERSION}.{version}"
 
 
 Around = Callable[[Callable[[], Awaitable[Any]], Any], Awaitable[Any]]
