@@ -12,6 +12,7 @@ import pytest
 from memos_server._pb.mip.v1.memory_pb2 import PROVENANCE_KIND_MEMORY
 from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_GRAPH
 from memos_server.errors import MipError
+from memos_server.mem_os.index_batches import Handed
 from memos_server.vec_dbs.base import SearchIndex
 from tests.conftest import World
 from tests.support.mip import Mip, Provenance, text
@@ -155,7 +156,8 @@ async def test_a_record_that_cannot_be_read_costs_no_index(
 
     with pytest.MonkeyPatch.context() as patch:
         called = await fails_of_c(world, patch, AWAY)
-        patch.setattr(keeper, "_batch", unreadable)
+        patch.setattr(keeper, "_handed", Handed(0))
+        patch.setattr(keeper._batches, "of_log", unreadable)
         await mip.AddMemories(parent=C, memories=[text("more tea")])
         found = await mip.SearchMemories(cubes=[C], query="tea")
         assert (texts(found), [stale.indexed_revision for stale in found.stale]) == ([f"tea of {C}"], [2])

@@ -279,7 +279,7 @@ async def test_compaction_does_not_keep_writers_waiting_for_a_long_reader(world:
 async def test_a_purge_takes_every_version_out_of_the_index(
     world: World, mip: Mip, cube: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memos_server.mem_os.indexing._STEP", 3)
+    monkeypatch.setattr("memos_server.mem_os.index_batches._STEP", 3)
     name = (await mip.AddMemories(parent=cube, memories=[text("zebra 0")])).memories[0].name
     for number in range(1, 8):
         await mip.UpdateMemory(memory=text(f"zebra {number}", name=name))

@@ -24,7 +24,7 @@ from memos_server._pb.mip.v1.memory_pb2 import (
 )
 from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
-from memos_server.mem_os.indexing import INDEX_VERSION, version_of
+from memos_server.mem_os.index_batches import INDEX_VERSION, version_of
 from memos_server.memories.activation import ActivationType
 from memos_server.memories.extension import ExtensionType
 from memos_server.memories.indexed_text import indexed_text
