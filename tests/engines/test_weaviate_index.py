@@ -355,7 +355,7 @@ async def test_a_probe_says_that_it_works_and_a_purged_content_is_nowhere(index:
     for batch in history(4):
         await index.apply(CUBE, 4, batch)
     place = (index._collections.memories(4), CUBE)
-    rows = await index._reader.found(place, None, ["uid", "content", "terms", "tokens"])
+    rows = await index._reader.found(place, None, ["row", "terms", "tokens"])
     assert key("r1-2") not in {row.content for row in rows}
     gone = IndexVersion(uid(102), 5, key("r1-2"), 1, 2, 0.0, 0.0)
     with pytest.raises(ValueError, match="not in the index"):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from weaviate.classes.data import DataObject
 
+from memos_server.errors import MipError
 from memos_server.vec_dbs.base import OPEN, IndexContent, IndexEntry, IndexVersion
 from memos_server.vec_dbs.weaviate.schema import NUMBERS
 
@@ -158,10 +159,8 @@ def to_object(cube_uid: str, row: Row) -> DataObject[Any, Any]:
     if key:
         tokens.append(token(CONTENT, key))
     properties: dict[str, Any] = {
+        "row": _told(row, key),
         "uid": row.uid,
-        "content": key,
-        "state": row.state,
-        "label": row.label,
         "level": row.level,
         "length": row.length,
         "from_revision": row.since,
@@ -175,18 +174,10 @@ def to_object(cube_uid: str, row: Row) -> DataObject[Any, Any]:
         properties |= {"create_time": row.created + 0.0, "update_time": row.updated + 0.0}
     if row.until != OPEN:
         properties["to_revision"] = row.until
-    if row.erased:
-        properties["erased"] = row.erased
     properties |= {name: float(row.numbers[name]) + 0.0 for name in NUMBERS if name in row.numbers}
     vector = None if row.vector is None else row.vector.tolist()
     name = row.uid or key
     return DataObject(properties=properties, uuid=object_id(cube_uid, name, row.since), vector=vector)
-
-
-NEAR: Final = ["uid", "from_revision", "to_revision", "level"]
-"""The properties that say whether a version counts."""
-RANKED: Final = [*NEAR, "state", "length", "terms"]
-"""Those that its BM25 score needs besides."""
 
 
 def emptied(cube_uid: str, row: Row) -> DataObject[Any, Any]:
@@ -195,10 +186,19 @@ def emptied(cube_uid: str, row: Row) -> DataObject[Any, Any]:
     return DataObject(properties=nothing.properties, uuid=object_id(cube_uid, row.uid, row.since))
 
 
-LIGHT: Final = ["uid", "content", "state", "label", "level", "length", "from_revision", "to_revision", "erased"]
+def _told(row: Row, key: str) -> str:
+    """Returns what a version is, in one property: of many objects Weaviate gives one property in half the time of
+    seven, and they are read in a third."""
+    until = 0 if row.until == OPEN else row.until
+    numbers = f"{row.since} {until} {row.level} {row.state} {row.length} {row.label} {row.erased}"
+    return f"{row.uid or '-'} {numbers} {key or '-'}"
+
+
+LIGHT: Final = ["row"]
 """The properties of a row without what its content says."""
-SCORED: Final = [*LIGHT, "terms"]
-FULL: Final = [*SCORED, "tokens", *NUMBERS]
+RANKED: Final = [*LIGHT, "terms"]
+"""Those that its BM25 score needs."""
+FULL: Final = [*RANKED, "tokens", *NUMBERS]
 
 
 def from_results(results: Iterable[Any], properties: Sequence[str]) -> list[Row]:
@@ -207,71 +207,48 @@ def from_results(results: Iterable[Any], properties: Sequence[str]) -> list[Row]
     Args:
         results: What it found.
         properties: What it asked for; the rest of a row has no value.
+
+    Raises:
+        MipError: DATA_CORRUPT: an object is none of a version.
     """
-    if properties is NEAR:
-        return [_near(each) for each in results]
-    if properties is RANKED:
-        return [_ranked(each) for each in results]
-    return [_row(each) for each in results]
+    terms, tokens = "terms" in properties, "tokens" in properties
+    try:
+        return [_row(each, terms=terms, tokens=tokens) for each in results]
+    except ValueError as error:
+        raise MipError(
+            "DATA_CORRUPT",
+            "the search index holds an object that is no version of a memory; make it anew with `memos index rebuild`",
+        ) from error
 
 
-def _near(result: Any) -> Row:
+def _row(result: Any, *, terms: bool, tokens: bool) -> Row:
     have = result.properties.non_ref_props.fields
-    return Row(
-        uid=have["uid"].text_value,
-        since=have["from_revision"].int_value,
-        # An open version has none.
-        until=have["to_revision"].int_value or OPEN,
-        content=None,
-        state=0,
-        label=0,
-        level=have["level"].int_value,
-        vector=_vector(result),
-        score=_score(result),
-        partial=True,
-    )
-
-
-def _ranked(result: Any) -> Row:
-    row = _near(result)
-    have = result.properties.non_ref_props.fields
-    row.state, row.terms, row.length = have["state"].int_value, have["terms"].text_value, have["length"].int_value
-    return row
-
-
-def _row(result: Any) -> Row:
-    have = result.properties.non_ref_props.fields
-    key = have["content"].text_value
-    partial = "tokens" not in have
+    uid, since, until, level, state, length, label, erased, key = have["row"].text_value.split(" ")
+    found = result.metadata
     row = Row(
-        uid=have["uid"].text_value,
-        since=have["from_revision"].int_value,
-        until=have["to_revision"].int_value or OPEN,
-        content=bytes.fromhex(key) if key else None,
-        state=have["state"].int_value,
-        label=have["label"].int_value,
-        level=have["level"].int_value,
-        terms=have["terms"].text_value,
-        length=have["length"].int_value,
-        erased=have["erased"].int_value,
-        words=[each for each in have["tokens"].list_value.text_values.values if each[0] in (FACET, ENTITY)],
-        vector=_vector(result),
-        score=_score(result),
-        partial=partial,
+        "" if uid == "-" else uid,
+        int(since),
+        int(until) or OPEN,
+        None if key == "-" else bytes.fromhex(key),
+        int(state),
+        int(label),
+        int(level),
+        terms=have["terms"].text_value if terms else "",
+        length=int(length),
+        erased=int(erased),
+        vector=_vector(found),
+        # Of the dot product Weaviate gives the negative, so that less is nearer.
+        score=-float(found.distance) if found.distance_present else float(found.score),
+        partial=not tokens,
     )
-    if not row.partial:
+    if tokens:
+        row.words = [each for each in have["tokens"].list_value.text_values.values if each[0] in (FACET, ENTITY)]
         row.created, row.updated = have["create_time"].number_value, have["update_time"].number_value
         row.numbers = {name: have[name].number_value for name in NUMBERS[2:] if have[name].HasField("number_value")}
     return row
 
 
-def _vector(result: Any) -> NDArray[np.float32] | None:
-    named = result.metadata.vectors
-    held = named[0].vector_bytes if named else result.metadata.vector_bytes
+def _vector(found: Any) -> NDArray[np.float32] | None:
+    named = found.vectors
+    held = named[0].vector_bytes if named else found.vector_bytes
     return np.frombuffer(held, "<f4") if held else None
-
-
-def _score(result: Any) -> float:
-    found = result.metadata
-    # Of the dot product Weaviate gives the negative, so that less is nearer.
-    return -float(found.distance) if found.distance_present else float(found.score)

@@ -20,7 +20,7 @@ from weaviate.classes.config import (
     VectorDistances,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when the schema changes: the collections then have other names."""
 NUMBERS: Final = ("create_time", "update_time", "valid_from", "valid_until", "confidence")
 """The numbers that filters compare."""
@@ -63,12 +63,10 @@ def memories(name: str, k1: float, b: float) -> dict[str, Any]:
         "name": name,
         "description": "Versions of memories, one tenant per cube; derived from the record",
         "properties": [
+            # All that is read of every object; the others are there to be compared, counted and sorted by.
+            _kept("row", DataType.TEXT),
             _kept("uid", DataType.TEXT),
-            _kept("content", DataType.TEXT),
-            _kept("state", DataType.INT),
-            _kept("label", DataType.INT),
             _kept("length", DataType.INT),
-            _kept("erased", DataType.INT),
             _compared("from_revision", DataType.INT),
             _compared("to_revision", DataType.INT),
             _compared("level", DataType.INT),

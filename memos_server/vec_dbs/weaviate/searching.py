@@ -18,7 +18,7 @@ from memos_server.vec_dbs.weaviate.collections import Collections
 from memos_server.vec_dbs.weaviate.connection import MissingError
 from memos_server.vec_dbs.weaviate.heads import Head, Heads
 from memos_server.vec_dbs.weaviate.reading import MOST, Reader
-from memos_server.vec_dbs.weaviate.rows import FULL, NEAR, RANKED, Row, object_id, term
+from memos_server.vec_dbs.weaviate.rows import FULL, LIGHT, RANKED, Row, object_id, term
 from memos_server.vec_dbs.weaviate.statistics import Statistics, Totals
 from memos_server.vec_dbs.weaviate.tenants import Place
 
@@ -142,22 +142,28 @@ class Searcher:
         """Reads versions."""
         return self._reader
 
-    def weigh(self, row: Row, words: Mapping[str, str], idf: Mapping[str, float], mean: float) -> Scored:
-        """Returns a version's BM25 score and the terms that it has."""
-        text = f" {row.terms} "
-        has: list[str] | None = None
-        matched = []
-        score = 0.0
-        norm = self._k1 * (1.0 - self._b + self._b * row.length / mean)
-        for word, indexed in words.items():
-            # Most contents have few of the words: those are looked for in the text, and the others counted.
-            if f" {indexed} " in text:
-                if has is None:
-                    has = row.terms.split(" ")
-                times = has.count(indexed)
-                matched.append(word)
-                score += idf[word] * times / (times + norm)
-        return Scored(row, score, tuple(matched))
+    def weigher(
+        self, words: Mapping[str, str], idf: Mapping[str, float], mean: float
+    ) -> Callable[[Row], tuple[float, tuple[str, ...]]]:
+        """Returns what gives a version its BM25 score, and the terms that it has."""
+        # Hundreds of texts are looked at for each search, by words that most of them have not: one look at the text
+        # tells. Terms that follow themselves share a space, so that only the whole list counts them right.
+        sought = [(word, each, f" {each} ", f" {each} {each} ", idf[word]) for word, each in words.items()]
+        k1, b = self._k1, self._b
+
+        def weigh(row: Row) -> tuple[float, tuple[str, ...]]:
+            text = f" {row.terms} "
+            norm = k1 * (1.0 - b + b * row.length / mean)
+            score = 0.0
+            matched = []
+            for word, indexed, alone, twice, weight in sought:
+                if alone in text:
+                    times = row.terms.split(" ").count(indexed) if twice in text else text.count(alone)
+                    matched.append(word)
+                    score += weight * times / (times + norm)
+            return score, tuple(matched)
+
+        return weigh
 
 
 @dataclass(slots=True)
@@ -250,7 +256,7 @@ class _Search:
         near = query.vector.astype(np.float32, copy=False).tolist()
 
         # Of few versions those with a term have all come already.
-        properties = RANKED if self._words and not few else NEAR
+        properties = RANKED if self._words and not few else LIGHT
 
         async def best(limit: int) -> list[Row]:
             return await self._searcher.reader.nearest(self._place, near, self._where, properties, limit=limit)
@@ -289,14 +295,13 @@ class _Search:
             word: math.log(1.0 + (totals.versions - having + 0.5) / (having + 0.5))
             for word, having in ((word, totals.having.get(word, 0)) for word in self._words)
         }
-        scored = {row.uid: self._searcher.weigh(row, self._words, idf, totals.mean) for row in lexical.rows}
+        weigh = self._searcher.weigher(self._words, idf, totals.mean)
+        scored = {row.uid: Scored(row, *weigh(row)) for row in lexical.rows}
+        # Where all that have a term came, the others have none.
+        known = lexical.complete or not self._words
         for row in vector.rows:
             if row.uid not in scored:
-                # Where all that have a term came, the others have none.
-                known = lexical.complete or not self._words
-                scored[row.uid] = (
-                    Scored(row, 0.0, ()) if known else self._searcher.weigh(row, self._words, idf, totals.mean)
-                )
+                scored[row.uid] = Scored(row, 0.0, ()) if known else Scored(row, *weigh(row))
         cosines = {row.uid: row.score for row in vector.rows}
         by_words = sorted((scored[row.uid] for row in lexical.rows), key=lambda each: (-each.lexical, each.row.uid))
         by_words = [each for each in by_words if each.matched]
@@ -330,7 +335,7 @@ class _Search:
         ids = [object_id(self._place[1], *at) for at in lacking]
         for low in range(0, len(ids), _VECTORS):
             where = Filter.by_id().contains_any(ids[low : low + _VECTORS])
-            for row in await self._searcher.reader.found(self._place, where, NEAR, limit=_VECTORS, vectors=True):
+            for row in await self._searcher.reader.found(self._place, where, LIGHT, limit=_VECTORS, vectors=True):
                 lacking[row.uid, row.since].vector = row.vector
 
     async def _newest(self) -> IndexResult:
@@ -339,7 +344,7 @@ class _Search:
             return await self._all()
         order = Sort.by_property("create_time", ascending=False).by_property("uid")
         limit = query.depth + 1
-        rows = await self._searcher.reader.found(self._place, self._where, NEAR, limit=limit, sort=order)
+        rows = await self._searcher.reader.found(self._place, self._where, LIGHT, limit=limit, sort=order)
         seen = self._seen(rows)
         return IndexResult(
             query.revision, _plain(seen[: query.depth]), exhausted=len(rows) < limit and len(seen) <= query.depth

@@ -23,7 +23,7 @@ from memos_server.vec_dbs.weaviate import filters
 from memos_server.vec_dbs.weaviate.connection import Connection, TooLargeError
 from memos_server.vec_dbs.weaviate.heads import Head
 from memos_server.vec_dbs.weaviate.reading import Reader
-from memos_server.vec_dbs.weaviate.rows import SCORED, Row, term
+from memos_server.vec_dbs.weaviate.rows import RANKED, Row, term
 from memos_server.vec_dbs.weaviate.tenants import Place, Tenants
 
 _CHANGES = 1000
@@ -258,7 +258,7 @@ class Statistics:
             ]
         )
         try:
-            rows = await self._reader.found(place, where, SCORED, limit=_CHANGES + 1)
+            rows = await self._reader.found(place, where, RANKED, limit=_CHANGES + 1)
         except TooLargeError:
             return None
         return rows if len(rows) <= _CHANGES else None
@@ -271,7 +271,7 @@ class Statistics:
             for at in range(0, len(uids), _LISTED):
                 memories = filters.memories(uids[at : at + _LISTED])
                 where = filters.every([filters.current(query.revision), memories, below, filters.up_to(level)])
-                found += await self._reader.found(place, where, SCORED, limit=_LISTED)
+                found += await self._reader.found(place, where, RANKED, limit=_LISTED)
         return [row for row in found if row.current(query.revision) and row.level > query.max_sensitivity]
 
 
