@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
-from tests.engines.cube_model import Answer, Call, CubeModel, Done, changes
+from tests.engines.cube_model import Answer, Call, CubeModel, CubeState, Done, Value, changes, read, write
 from tests.engines.linearizability import Operation, Verdict, check
 
 
@@ -79,6 +80,43 @@ class History:
         kinds["open"] = sum(operation.open for operation in self.operations)
         kinds["refused"] = sum(type(operation.answer).__name__ == "Refused" for operation in self.operations)
         return dict(sorted(kinds.items()))
+
+
+def readings(operations: Iterable[Operation], log: Sequence[LogEntry], stuck: Iterable[Operation]) -> list[str]:
+    """Returns in words which revisions reads have seen that cannot be placed, or what they lack and have too much.
+
+    Args:
+        operations: The history, resolved.
+        log: The whole log.
+        stuck: The operations that cannot be placed.
+    """
+    by_request = {operation.request_id: operation for operation in operations if changes(operation.call)}
+    states = [CubeModel([]).initial()]
+    for entry in log[states[0].revision :]:
+        after = write(states[-1], by_request[entry.request_id].call) if entry.request_id in by_request else None
+        if not isinstance(after, CubeState):
+            break
+        states.append(after)
+    told = []
+    for operation in stuck:
+        if changes(operation.call) or not isinstance(operation.answer, Value):
+            continue
+        seen = [state.revision for state in states if read(state, operation.call) == operation.answer]
+        text = (
+            f"{operation.call} by {operation.process} saw revisions {seen[:3]} to {seen[-3:]} of {states[-1].revision}"
+        )
+        found = operation.answer.found
+        if not seen and isinstance(found, frozenset):
+            nearest = min(states, key=lambda state: len(_set(read(state, operation.call)) ^ found))
+            should = _set(read(nearest, operation.call))
+            lacks, extra = sorted(should - found, key=repr)[:4], sorted(found - should, key=repr)[:4]
+            text += f": nearest is {nearest.revision}, of which it lacks {lacks} and has besides {extra}"
+        told.append(text)
+    return told
+
+
+def _set(value: Value) -> frozenset[Any]:
+    return value.found if isinstance(value.found, frozenset) else frozenset()
 
 
 _NEVER = 1 << 62

@@ -16,7 +16,7 @@ from memos_sdk.errors import ConnectError, MipError
 from memos_sdk.models import Verification
 from tests.engines.cluster import PATIENCE
 from tests.engines.cube_model import Find, GetHead, ListAll, Value
-from tests.engines.history import LogEntry, log_problems
+from tests.engines.history import LogEntry, log_problems, readings, resolved
 from tests.engines.load import Load, find, list_all, read_log
 
 CONVERGE_S = 60.0 * PATIENCE
@@ -70,7 +70,9 @@ async def settled(load: Load, servers: Sequence[int] = ()) -> Settled:
     verdict = await asyncio.to_thread(load.history.explained, found.log)
     found.steps = verdict.tried
     if not verdict:
-        found.broken.append(verdict.explanation())
+        operations = resolved(load.history.operations, found.log)
+        told = readings(operations, found.log, verdict.stuck[:8])
+        found.broken.append("\n".join([verdict.explanation(), *told]))
     return found
 
 
