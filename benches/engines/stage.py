@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from engines.client import Clients, Job
 from engines.supply import Supply
 from tools.engines import Neo4jEngine, WeaviateEngine, guard
 
+SETTLED_S = 160.0
+"""For 150 seconds after a write searches ask Weaviate for all that is new and matches (docs/adr/0015), seconds."""
 HEAP, PAGE_CACHE, WEAVIATE_MEMORY = "1g", "1g", "6GiB"
 
 
@@ -233,8 +236,16 @@ class Stage:
             "disk": {what: after[what] - before[what] for what in before},
             "cpu": cpu,
             "rss": memory,
+            "at": time.time(),
         }
         self.keep()
+
+    def settle(self) -> None:
+        """Waits until the large cube of the server's side was written so long ago that no search treats it as new."""
+        while (left := self.facts["server"]["at"] + SETTLED_S - time.time()) > 0:
+            self.watch.phase = "settling"
+            print(f"\rthe cube settles for {left:.0f} s more", end="", file=sys.stderr, flush=True)
+            time.sleep(min(left, 5.0))
 
     def names(self) -> list[str]:
         """Returns the names of the processes that are watched."""

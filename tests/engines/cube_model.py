@@ -198,8 +198,12 @@ def read(state: CubeState, call: Call) -> Value:
     if isinstance(call, ListAll):
         return Value(frozenset(state.memories.items()))
     if isinstance(call, Find):
-        found = (pair for pair in state.memories.items() if pair[0].startswith(call.writer) and pair[1].state == ACTIVE)
-        return Value(frozenset(found))
+        own = f"{call.writer}-"
+        return Value(
+            frozenset(
+                (id_, held) for id_, held in state.memories.items() if id_.startswith(own) and held.state == ACTIVE
+            )
+        )
     raise TypeError(f"{call} is no read")
 
 

@@ -33,7 +33,7 @@ from tests.engines.cube_model import (
     read,
     write,
 )
-from tests.engines.history import History, LogEntry, log_problems, resolved
+from tests.engines.history import History, LogEntry, log_problems, readings, resolved
 from tests.engines.linearizability import Operation, TooHardError, check
 
 SEEDS = st.integers(0, 2**32)
@@ -86,14 +86,14 @@ class Simulated:
 
     def chosen(self, number: int) -> Call:
         """Returns a call that makes sense now, most of the time."""
-        known = list(self.state.memories) or ["a0"]
+        known = list(self.state.memories) or ["a-0"]
         id_, expected = self.rng.choice(known), self.rng.choice((0, 0, self.state.revision))
         held = self.state.memories.get(id_)
         seen = held.versioned if held is not None and self.rng.random() < 0.5 else None
         return self.rng.choice(
             (
-                Add(((f"{self.rng.choice('ab')}{number}", f"v{number}"),), expected),
-                Add(((f"{self.rng.choice('ab')}{number}", f"v{number}"),)),
+                Add(((f"{self.rng.choice('ab')}-{number}", f"v{number}"),), expected),
+                Add(((f"{self.rng.choice('ab')}-{number}", f"v{number}"),)),
                 Update(id_, f"v{number}", seen, expected),
                 Archive(id_, expected),
                 Rollback(max(1, self.state.revision - self.rng.randrange(4)), expected),
@@ -283,3 +283,17 @@ def test_a_search_that_takes_too_long_gives_no_verdict() -> None:
     add = Operation("c", Add((("a1", "v"),)), Done(2), 1, 2, "r1")
     with pytest.raises(TooHardError, match="no verdict after 0 steps"):
         check([add], CubeModel([add]), max_steps=0)
+
+
+def test_a_search_for_one_writer_expects_nothing_of_another_whose_name_begins_alike() -> None:
+    held = Held("v", ACTIVE, 2)
+    state = CubeState(2, b"", {"w1-1": held, "w10-1": held, "w1-2": held._replace(state="ARCHIVED")})
+    assert read(state, Find("w1")) == Value(frozenset({("w1-1", held)}))
+
+
+def test_a_read_that_cannot_be_placed_is_told_with_what_it_lacks() -> None:
+    add = Operation("c", Add((("a-1", "v"), ("a-2", "v"))), Done(2), 1, 2, "r1")
+    log = [LogEntry(1, "", b"1", b""), LogEntry(2, "r1", b"2", b"1")]
+    half = Operation("d", Find("a"), Value(frozenset({("a-1", Held("v", ACTIVE, 2))})), 3, 4)
+    (told,) = readings([add, half], log, [add, half])
+    assert "nearest is 2, of which it lacks [('a-2'" in told
