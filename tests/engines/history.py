@@ -107,7 +107,7 @@ def readings(operations: Iterable[Operation], log: Sequence[LogEntry], stuck: It
         )
         found = operation.answer.found
         if not seen and isinstance(found, frozenset):
-            nearest = min(states, key=lambda state: len(_set(read(state, operation.call)) ^ found))
+            nearest = min(reversed(states), key=lambda state: len(_set(read(state, operation.call)) ^ found))
             should = _set(read(nearest, operation.call))
             lacks, extra = sorted(should - found, key=repr)[:4], sorted(found - should, key=repr)[:4]
             text += f": nearest is {nearest.revision}, of which it lacks {lacks} and has besides {extra}"
