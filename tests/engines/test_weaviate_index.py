@@ -16,7 +16,7 @@ import pytest
 from memos_server.configs.errors import SetupError
 from memos_server.errors import MipError
 from memos_server.vec_dbs.base import HasFacet, IndexBatch, IndexResult, IndexVersion
-from memos_server.vec_dbs.weaviate import WeaviateIndex, reading, searching, statistics, writing
+from memos_server.vec_dbs.weaviate import WeaviateIndex, applying, reading, searching, statistics, writing
 from memos_server.vec_dbs.weaviate.heads import Head
 from memos_server.vec_dbs.weaviate.rows import Row
 from tests.ports.naive_index import NaiveIndex
@@ -258,7 +258,7 @@ async def test_what_is_deeper_than_an_answer_of_weaviate_is_found_all_the_same(
         await index.apply(CUBE, 4, batch)
     model = await reference(batches)
     monkeypatch.setattr(searching, "MOST", 12)
-    for module in (reading, writing):
+    for module in (reading, applying):
         monkeypatch.setattr(module, "MOST", 12)
     for where in (query(1).where, HasFacet("f")):
         for asked in (query(6, "cat w1", "x", where=where), query(6, where=where), query(3, "dog", where=where)):
@@ -360,3 +360,19 @@ async def test_a_probe_says_that_it_works_and_a_purged_content_is_nowhere(index:
     gone = IndexVersion(uid(102), 5, key("r1-2"), 1, 2, 0.0, 0.0)
     with pytest.raises(ValueError, match="not in the index"):
         await index.apply(CUBE, 4, IndexBatch(4, 5, [], [gone]))
+
+
+def test_a_cube_that_nobody_writes_to_settles_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("memos_server.vec_dbs.weaviate.heads.time.time", lambda: now)
+    head = Head()
+    for revision in range(1, 400):
+        now += 1.0
+        head = Head(revision=revision, marks=head.marked(revision))
+        assert len(head.marks) <= 12
+        # What is older than 150 s counts as settled, but for the nineteen seconds that marks are apart.
+        assert max(0, revision - 150 - 20) <= head.settled() <= max(0, revision - 150)
+    now += 149.0
+    assert head.settled() < 399
+    now += 2.0
+    assert head.settled() == 399, "the last write settles too"

@@ -12,7 +12,7 @@ import pytest
 
 from memos_server.errors import MipError
 from memos_server.vec_dbs.base import IndexBatch
-from memos_server.vec_dbs.weaviate import WeaviateIndex, writing
+from memos_server.vec_dbs.weaviate import WeaviateIndex, applying, writing
 from memos_server.vec_dbs.weaviate.config import WeaviateConfig
 from memos_server.vec_dbs.weaviate.connection import Connection, TooLargeError
 from memos_server.vec_dbs.weaviate.heads import Head
@@ -85,7 +85,7 @@ async def test_a_server_that_is_slow_is_waited_for_and_what_it_made_seen_is_not_
 async def test_an_index_that_was_emptied_under_a_server_that_lived_is_filled_anew(
     index: WeaviateIndex, other: WeaviateIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_STILL_S", 0.5)
+    monkeypatch.setattr(applying, "_STILL_S", 0.5)
     batches = history(2)
     await index.apply(CUBE, 4, batches[0])
     slow = Held(other, monkeypatch)
@@ -163,7 +163,7 @@ async def test_a_cube_that_was_empty_before_it_had_vectors_has_nothing_to_move(i
 async def test_of_two_servers_that_find_what_a_dead_one_left_both_end_with_a_whole_index(
     config: dict[str, Any], index: WeaviateIndex, other: WeaviateIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing, "_STILL_S", 2.0)
+    monkeypatch.setattr(applying, "_STILL_S", 2.0)
     batches = history(3)
     await index.apply(CUBE, 4, batches[0])
     third = WeaviateIndex("", **config)

@@ -226,10 +226,18 @@ class Neo4jReader(AccessReader):
         return int(rows[0][0])
 
     async def _versions(
-        self, query: str, cube: int, revision: int | None, wanted: Mapping[str, Sequence[Any]], **parameters: Any
+        self,
+        queries: Mapping[tuple[bool, bool], str],
+        cube: int,
+        revision: int | None,
+        wanted: Mapping[str, Sequence[Any]],
+        *,
+        whole: bool,
+        **parameters: Any,
     ) -> list[Version]:
         """Returns the versions that a query finds for a list of ids, uids or handles, which is given in pieces."""
         pin = await self._head(cube)
+        query = queries[_is_past(revision, pin), whole]
         ((name, values),) = wanted.items()
         found: list[Version] = []
         for chunk in chunks(values):
@@ -243,16 +251,17 @@ class Neo4jReader(AccessReader):
         self, cube: int, kind: Kind, ids: Iterable[str], revision: int | None = None
     ) -> Mapping[str, Version]:
         """See Reader."""
-        query = _VERSIONS[revision is not None, True]
         wanted = {"ids": list(dict.fromkeys(ids))}
-        return {row.id: row for row in await self._versions(query, cube, revision, wanted, kind=int(kind))}
+        rows = await self._versions(_VERSIONS, cube, revision, wanted, whole=True, kind=int(kind))
+        return {row.id: row for row in rows}
 
     async def versions_by_uid(
         self, cube: int, uids: Iterable[str], revision: int | None = None, *, with_content: bool = True
     ) -> Mapping[str, Version]:
         """See Reader."""
-        query = _VERSIONS_BY_UID[revision is not None, with_content]
-        return {row.uid: row for row in await self._versions(query, cube, revision, {"uids": _distinct(uids)})}
+        wanted = {"uids": _distinct(uids)}
+        rows = await self._versions(_VERSIONS_BY_UID, cube, revision, wanted, whole=with_content)
+        return {row.uid: row for row in rows}
 
     async def list_versions(
         self,
@@ -267,7 +276,7 @@ class Neo4jReader(AccessReader):
     ) -> Sequence[Version]:
         """See Reader."""
         pin = await self._head(cube)
-        shape = kind, revision is not None, with_content
+        shape = kind, _is_past(revision, pin), with_content
         judged = clearance if kind is Kind.MEMORY else None
         rows = await self._statements.rows(
             _LISTS[shape] if judged is None else _SEEN_LISTS[shape],
@@ -310,7 +319,7 @@ class Neo4jReader(AccessReader):
                 if not wanted or most <= 0:
                     continue
                 rows = await self._statements.rows(
-                    _EDGES[end, bool(wanted_types), revision is not None],
+                    _EDGES[end, bool(wanted_types), _is_past(revision, pin)],
                     cube=cube,
                     uids=chunk,
                     after=max(after, first_handle(cube)),
@@ -412,6 +421,11 @@ def request_parameters(key: RequestKey) -> dict[str, str]:
         "resource": key.resource,
         "request_id": key.request_id,
     }
+
+
+def _is_past(revision: int | None, pin: int) -> bool:
+    """Returns whether a revision is another one than the head, whose versions take half the look-ups."""
+    return revision is not None and revision < pin
 
 
 def _at(revision: int | None, pin: int) -> int:
