@@ -130,8 +130,15 @@ async def upload(mip: Mip, data: bytes, note: Note) -> str:
     """Uploads a blob, perhaps not for the first time; returns its digest."""
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     note(("sent", (digest, data)))
-    known = await mip.QueryWrite(parent=CUBE, digest=digest)
-    await mip.upload("WriteBlob", _frames(data, digest, 0 if known.complete else known.committed_size))
+    for attempt in range(5):
+        known = await mip.QueryWrite(parent=CUBE, digest=digest)
+        try:
+            await mip.upload("WriteBlob", _frames(data, digest, 0 if known.complete else known.committed_size))
+            break
+        except RpcError as error:
+            # Another caller sends the same bytes, and came first with some of them.
+            if error.reason != "INVALID_STREAM" or attempt == 4:
+                raise
     note(("blob", (digest, len(data))))
     return digest
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from memos_server._pb.mip.v1.memory_service_pb2 import SEARCH_MODE_LEXICAL
-from memos_server.mem_os import indexing, searching
+from memos_server.mem_os import index_batches, searching
 from tests.conftest import MakeWorld, World
 from tests.support.mip import text
 
@@ -57,9 +57,9 @@ async def test_an_index_of_another_analyzer_is_made_anew(
     assert (await world.admin.SearchMemories(cubes=[cube], query="lighthouse")).hits
     await world.stop()
     # Until the next start the analyzer learns to read backwards.
-    monkeypatch.setattr(indexing, "analyze", lambda words: [word[::-1] for word in words.split()])
+    monkeypatch.setattr(index_batches, "analyze", lambda words: [word[::-1] for word in words.split()])
     monkeypatch.setattr(searching, "analyze", lambda words: [word[::-1] for word in words.split()])
-    monkeypatch.setattr(indexing, "INDEX_VERSION", "another")
+    monkeypatch.setattr(index_batches, "INDEX_VERSION", "another")
     await world.start()
     found = await world.admin.SearchMemories(cubes=[cube], query="lighthouse", explain=True)
     assert list(found.hits[0].explanation.matched_terms) == ["esuohthgil"]
