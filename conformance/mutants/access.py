@@ -269,7 +269,11 @@ def _not_inherited(patches: Patches) -> None:
     async def asked(txn: Any, call: Any, cube: Any, memory: Any, label: int) -> int:
         return label or 2
 
+    async def all_asked(txn: Any, call: Any, cube: Any, memories: Any) -> list[int]:
+        return [label or 2 for _, label in memories]
+
     everywhere(patches, "inherited_sensitivity", sealing.inherited_sensitivity, asked)
+    everywhere(patches, "inherited_sensitivities", sealing.inherited_sensitivities, all_asked)
 
 
 @mutant("sealed-bytes-for-everybody", *_SECRETS, "digests/*", "sealing/*", "commits*/*", "changes/*")

@@ -503,3 +503,24 @@ async def test_a_bucket_that_keeps_versions_is_refused_and_one_that_kept_them_is
     finally:
         client.close()
         engine.kill()
+
+
+async def test_a_gateway_that_tidies_up_a_folder_is_asked_again(
+    servers: list[S3BlobStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = servers[0]._bucket._client
+    put, calls = client.put_object, 0
+
+    def busy_at_first(**named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise ClientError({"Error": {"Code": "ExistingObjectIsDirectory"}}, "PutObject")
+        return put(**named)
+
+    monkeypatch.setattr(client, "put_object", busy_at_first)
+    data = b"weights" * 100
+    digest = await send(servers[0], data)
+    assert calls == 3
+    await servers[0].finish(CUBE, digest, len(data))
+    assert await get(servers[1], digest) == data

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from botocore.exceptions import (
 
 from memos_server.blob_stores.s3 import failures
 
+_PASSING_TRIES: Final = 4
+_PASSING_S: Final = 0.05
+"""How long a store that is busy with one of its folders is left alone at first, seconds."""
 _ATTEMPTS: Final = 3
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 20.0
@@ -371,15 +375,22 @@ class Bucket:
         return self._asked(head)
 
     def _asked(self, ask: Callable[[], T], *, conditional: bool = False) -> T:
-        try:
-            return ask()
-        except ClientError as error:
-            # A write of what is not there any more fails its condition as well.
-            if conditional and (failures.is_condition(error) or failures.is_absent(error)):
-                raise ConditionError from None
-            raise failures.explained(error, self.name) from error
-        except BotoCoreError as error:
-            raise failures.explained(error, self.name) from error
+        for attempt in range(_PASSING_TRIES):
+            try:
+                return ask()
+            except ClientError as error:
+                if attempt == _PASSING_TRIES - 1 or not failures.is_passing(error):
+                    raise self._told(error, conditional=conditional) from error
+                time.sleep(_PASSING_S * 2**attempt)
+            except BotoCoreError as error:
+                raise failures.explained(error, self.name) from error
+        raise AssertionError("the last attempt returns or raises")
+
+    def _told(self, error: ClientError, *, conditional: bool) -> Exception:
+        # A write of what is not there any more fails its condition as well.
+        if conditional and (failures.is_condition(error) or failures.is_absent(error)):
+            return ConditionError()
+        return failures.explained(error, self.name)
 
 
 def _client(

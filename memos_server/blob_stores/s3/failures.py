@@ -32,6 +32,7 @@ _CREDENTIALS: Final = frozenset(
 )
 _ABSENT: Final = frozenset({"NoSuchKey", "404", "NotFound"})
 _CONDITION: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+_PASSING: Final = frozenset({"ExistingObjectIsDirectory"})
 _UNKNOWN_HERE: Final = frozenset({"NotImplemented", "MethodNotAllowed", "VersioningNotConfigured", "501", "405"})
 
 
@@ -46,6 +47,11 @@ def code_of(error: Exception) -> str:
 def _status(error: ClientError) -> int:
     answer: Any = error.response
     return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def is_passing(error: ClientError) -> bool:
+    """Returns whether a store that keeps objects as files was asked while it tidied up a folder; nothing was done."""
+    return code_of(error) in _PASSING
 
 
 def is_absent(error: ClientError) -> bool:
